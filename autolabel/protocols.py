@@ -1,0 +1,83 @@
+"""What a backend must offer. A third party's detector needs one function and one entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from autolabel.types import RGB, Classifications, Detections, Float, Mask, ModelInfo, Segments
+
+Task = Literal["detector", "segmenter", "classifier"]
+ENTRY_POINT_GROUPS: dict[Task, str] = {
+    "detector": "autolabel.detectors",
+    "segmenter": "autolabel.segmenters",
+    "classifier": "autolabel.classifiers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how models run: torch device and dtype names, and whether files may be downloaded."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    offline: bool = False
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Text-prompted detector."""
+
+    info: ModelInfo
+
+    def predict_batch(self, images: Sequence[RGB], phrases: Sequence[str], min_score: float) -> Sequence[Detections]:
+        """Detect ``phrases`` in each image; boxes whose best phrase scores below ``min_score`` may be left out."""
+        ...
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Box-prompted segmenter."""
+
+    info: ModelInfo
+
+    def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> Sequence[Segments]:
+        """Segment each image's ``(N, 4)`` px boxes; an image without boxes costs nothing."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Region classifier over an open vocabulary."""
+
+    info: ModelInfo
+
+    def predict_batch(
+        self,
+        images: Sequence[RGB],
+        boxes_xyxy: Sequence[Float],
+        masks: Sequence[Sequence[Mask]] | None,
+        classes: Sequence[Sequence[str]],
+    ) -> Sequence[Classifications]:
+        """Classify each region over ``classes``, each given by its phrases; ``masks`` may hide the background."""
+        ...
+
+
+Loader = Callable[["ModelRef", Runtime], object]
+"""What an entry point names: it takes the reference and the runtime, and returns a loaded model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A parsed model spec ``backend:reference@revision?option=value``."""
+
+    backend: str
+    reference: str
+    revision: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        options = "?" + "&".join(f"{k}={v}" for k, v in self.options) if self.options else ""
+        return f"{self.backend}:{self.reference}{revision}{options}"

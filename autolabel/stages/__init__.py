@@ -1,0 +1,1 @@
+"""The steps of a labeling pass as small functions that return new values."""

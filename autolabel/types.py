@@ -1,0 +1,178 @@
+"""Domain types: small, frozen, and in pixels. Nothing here imports a model or touches a disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = NDArray[np.uint8]
+"""An upright image: ``(H, W, 3)`` uint8, red first, after EXIF rotation."""
+
+Float = NDArray[np.float32]
+Origin = Literal["model", "human"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One input image; ``width`` and ``height`` are px after EXIF rotation, ``id`` the sha256 of its bytes."""
+
+    id: str
+    path: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Axis-aligned box in float px: origin top-left, half-open, inside the image."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    @property
+    def width(self) -> float:
+        """Width in px."""
+        return self.x_max - self.x_min
+
+    @property
+    def height(self) -> float:
+        """Height in px."""
+        return self.y_max - self.y_min
+
+    @property
+    def area(self) -> float:
+        """Area in px²."""
+        return self.width * self.height
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """``(x_min, y_min, x_max, y_max)`` in px."""
+        return (self.x_min, self.y_min, self.x_max, self.y_max)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Binary mask of a whole image as COCO run-length encoding (column-major, compressed ``counts``)."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    @classmethod
+    def encode(cls, mask: NDArray[np.bool_]) -> Mask:
+        """Encode a boolean ``(H, W)`` array (pycocotools RLE)."""
+        from pycocotools import mask as coco_mask
+
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        return cls(int(mask.shape[0]), int(mask.shape[1]), bytes(rle["counts"]))
+
+    def decode(self) -> NDArray[np.bool_]:
+        """Return the boolean ``(H, W)`` array."""
+        from pycocotools import mask as coco_mask
+
+        return np.asarray(coco_mask.decode(self.to_coco()), dtype=np.bool_)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels set."""
+        from pycocotools import mask as coco_mask
+
+        return int(coco_mask.area(self.to_coco()))
+
+    def to_coco(self) -> dict[str, object]:
+        """Return the pycocotools dictionary ``{"size": [H, W], "counts": bytes}``."""
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One labelled region of one image.
+
+    ``phrase_scores`` is the detector's opinion, ``class_probs`` the classifier's (sums to 1); both are ``(K,)``
+    over the ontology's classes followed by its negatives. ``score`` is the detector's and ``mask_score`` the
+    segmenter's predicted IoU, both in [0, 1].
+    """
+
+    id: str
+    image_id: str
+    box: Box
+    label_id: int
+    label: str
+    score: float
+    phrase_scores: tuple[float, ...]
+    class_probs: tuple[float, ...] | None = None
+    mask: Mask | None = None
+    mask_score: float | None = None
+    origin: Origin = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """An image with its annotations, in a stable order."""
+
+    image: Image
+    annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One row of the failure ledger: which image, at which stage, what went wrong."""
+
+    path: str
+    stage: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector says about one image.
+
+    ``boxes_xyxy`` is ``(N, 4)`` float px; ``phrase_scores`` is ``(N, P)`` in [0, 1], one column for each phrase that
+    was asked for. A model that segments in the same pass may bring ``masks``, one for each box.
+    """
+
+    boxes_xyxy: Float
+    phrase_scores: Float
+    masks: tuple[Mask, ...] | None = None
+
+    @classmethod
+    def empty(cls, phrase_count: int) -> Detections:
+        """No boxes, scored against ``phrase_count`` phrases."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros((0, phrase_count), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What a segmenter says about one image: a mask and its predicted IoU ``(N,)`` for each box it was given."""
+
+    masks: tuple[Mask, ...]
+    scores: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Classifications:
+    """What a classifier says about one image's regions.
+
+    ``probs`` is ``(N, K)``, each row summing to 1 over the classes that were asked for; ``embeddings`` is ``(N, D)``,
+    L2-normalised.
+    """
+
+    probs: Float
+    embeddings: Float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is recorded about a loaded model: its spec as resolved, weights hash, licence, device and dtype."""
+
+    spec: str
+    weights_sha256: str | None = None
+    licence: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"

@@ -1,0 +1,1 @@
+"""Connectors to annotation tools; found by the `autolabel.connectors` entry points."""
