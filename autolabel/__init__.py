@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from autolabel.config import Recipe
     from autolabel.ontology import LabelClass, Ontology
-    from autolabel.run import run
+    from autolabel.runner import run
     from autolabel.store import Run
 
 _LAZY = {
@@ -17,7 +17,7 @@ _LAZY = {
     "Ontology": "autolabel.ontology",
     "Recipe": "autolabel.config",
     "Run": "autolabel.store",
-    "run": "autolabel.run",
+    "run": "autolabel.runner",
 }
 __all__ = ["LabelClass", "Ontology", "Recipe", "Run", "__version__", "run"]
 
