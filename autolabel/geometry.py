@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autolabel.types import Float
 
@@ -39,19 +40,15 @@ def box_iou(a_xyxy: Float, b_xyxy: Float) -> Float:
     return iou
 
 
-def nms(boxes_xyxy: Float, scores: Float, iou_threshold: float) -> list[int]:
-    """Greedy non-maximum suppression: indices kept, best score first; equal scores keep their order.
+def suppress(scores: Float, conflicts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Greedy suppression: go through ``(N,)`` scores from the best, drop what conflicts with a kept one.
 
-    A box is dropped when its IoU with a kept box is strictly above ``iou_threshold``.
+    ``conflicts`` is a symmetric ``(N, N)`` matrix. Returns the places kept, best first; equal scores keep their order.
     """
-    order = np.argsort(-scores, kind="stable")
-    iou = box_iou(boxes_xyxy, boxes_xyxy)
-    alive = np.ones(len(order), dtype=np.bool_)
+    alive = np.ones(len(scores), dtype=np.bool_)
     kept: list[int] = []
-    for index in order:
-        if not alive[index]:
-            continue
-        kept.append(int(index))
-        alive &= iou[index] <= iou_threshold
-        alive[index] = False
-    return kept
+    for place in np.argsort(-scores, kind="stable"):
+        if alive[place]:
+            kept.append(int(place))
+            alive &= ~conflicts[place]
+    return np.array(kept, dtype=np.int64)

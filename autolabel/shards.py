@@ -1,0 +1,291 @@
+"""One shard of a run folder: a fixed set of images, and each stage's output about them as a Parquet file of its own.
+
+A stage file carries its stage's key in its name; so a run whose classifier changed keeps its boxes and masks, and
+finds the old answers again when the change is taken back. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autolabel.errors import StoreError
+from autolabel.manifest import write_atomically
+from autolabel.types import Failure, Float, Mask
+
+_META = b"autolabel"
+_IMAGES = pa.schema(
+    [
+        ("path", pa.string()),
+        ("uri", pa.string()),
+        ("fingerprint", pa.string()),
+        ("image_id", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("error_stage", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+_DETECT = pa.schema(
+    [
+        ("image", pa.int32()),
+        ("x_min", pa.float32()),
+        ("y_min", pa.float32()),
+        ("x_max", pa.float32()),
+        ("y_max", pa.float32()),
+        ("class_scores", pa.list_(pa.float32())),
+    ]
+)
+_SEGMENT = pa.schema(
+    [
+        ("mask_height", pa.int32()),
+        ("mask_width", pa.int32()),
+        ("mask_counts", pa.binary()),
+        ("mask_score", pa.float32()),
+    ]
+)
+_CLASSIFY = pa.schema([("class_probs", pa.list_(pa.float32())), ("embedding", pa.list_(pa.float16()))])
+_RESOLVE = pa.schema(
+    [("proposal", pa.int32()), ("id", pa.string()), ("label_id", pa.int32()), ("label", pa.string())],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image of a shard: where it came from, what it is, or why it could not be read."""
+
+    path: str
+    uri: str
+    fingerprint: str
+    image_id: str = ""
+    width: int = 0
+    height: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageNotes:
+    """What a stage says beside its table: seconds taken, boxes dropped by reason, images failed, labels counted."""
+
+    seconds: float = 0.0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Encode for the Parquet file's metadata."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> StageNotes:
+        """Decode from the Parquet file's metadata."""
+        values = json.loads(data)
+        values["failures"] = tuple(Failure(**row) for row in values["failures"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Proposals of a shard: ``images`` ``(N,)`` places of their images, boxes ``(N, 4)`` px, scores ``(N, K)``."""
+
+    images: np.ndarray[Any, np.dtype[np.int32]]
+    boxes_xyxy: Float
+    class_scores: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A mask (or None) and its quality for each proposal of a shard."""
+
+    masks: tuple[Mask | None, ...]
+    scores: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """Probabilities ``(N, K)`` and embeddings ``(N, D)`` of a shard's proposals; ``probs`` None: no classifier ran."""
+
+    probs: Float | None
+    embeddings: Float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Annotations of a shard: the proposals they are made of, their ids and labels."""
+
+    proposals: np.ndarray[Any, np.dtype[np.int32]]
+    ids: tuple[str, ...]
+    label_ids: np.ndarray[Any, np.dtype[np.int32]]
+    labels: tuple[str, ...]
+
+
+def write_table(path: Path, table: pa.Table, notes: StageNotes) -> None:
+    """Write a Parquet file atomically, with the stage's notes in its metadata."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_META: notes.to_json()}), sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_notes(path: Path) -> StageNotes:
+    """Read only a stage file's notes; costs no data page."""
+    metadata = _guarded(path, pq.read_metadata).metadata or {}
+    if _META not in metadata:
+        raise StoreError(f"{path} was not written by autolabel; remove it, and the same command makes it again")
+    return StageNotes.from_json(metadata[_META])
+
+
+def _read(path: Path) -> pa.Table:
+    return _guarded(path, pq.read_table)
+
+
+def _guarded(path: Path, read: Any) -> Any:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; run the same command again to complete the run") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path} is damaged ({error}); remove it, and the same command makes it again") from None
+
+
+def images_table(rows: Sequence[ImageRow]) -> pa.Table:
+    """Table of a shard's images."""
+    values = [
+        {
+            **{name: getattr(row, name) for name in ("path", "uri", "fingerprint", "image_id", "width", "height")},
+            "error_stage": row.failure.stage if row.failure else None,
+            "error": row.failure.error if row.failure else None,
+            "message": row.failure.message if row.failure else None,
+        }
+        for row in rows
+    ]
+    return pa.Table.from_pylist(values, schema=_IMAGES)
+
+
+def read_images(path: Path) -> tuple[ImageRow, ...]:
+    """Read a shard's images back."""
+    rows = []
+    for value in _read(path).to_pylist():
+        stage, error, message = value.pop("error_stage"), value.pop("error"), value.pop("message")
+        row = ImageRow(**value)
+        rows.append(replace(row, failure=Failure(row.path, stage, error, message)) if stage else row)
+    return tuple(rows)
+
+
+def detect_table(detected: Detected) -> pa.Table:
+    """Table of a shard's proposals."""
+    columns = [pa.array(detected.images, pa.int32())]
+    columns += [pa.array(detected.boxes_xyxy[:, i], pa.float32()) for i in range(4)]
+    columns.append(_lists(detected.class_scores, pa.float32()))
+    return pa.Table.from_arrays(columns, schema=_DETECT)
+
+
+def read_detect(path: Path, class_count: int) -> Detected:
+    """Read a shard's proposals back."""
+    table = _read(path)
+    boxes = [table.column(name).to_numpy() for name in ("x_min", "y_min", "x_max", "y_max")]
+    return Detected(
+        table.column("image").to_numpy().astype(np.int32),
+        np.stack(boxes, axis=1).astype(np.float32) if len(table) else np.zeros((0, 4), np.float32),
+        _matrix(table.column("class_scores"), len(table), class_count),
+    )
+
+
+def segment_table(segmented: Segmented) -> pa.Table:
+    """Table of a shard's masks, one row for each proposal."""
+    masks = segmented.masks
+    columns = [
+        pa.array([m.height if m else None for m in masks], pa.int32()),
+        pa.array([m.width if m else None for m in masks], pa.int32()),
+        pa.array([m.counts if m else None for m in masks], pa.binary()),
+        pa.array(segmented.scores, pa.float32()),
+    ]
+    return pa.Table.from_arrays(columns, schema=_SEGMENT)
+
+
+def read_segment(path: Path) -> Segmented:
+    """Read a shard's masks back."""
+    table = _read(path)
+    heights, widths, counts = (table.column(n).to_pylist() for n in ("mask_height", "mask_width", "mask_counts"))
+    masks = tuple(
+        None if data is None else Mask(h, w, data) for h, w, data in zip(heights, widths, counts, strict=True)
+    )
+    return Segmented(masks, table.column("mask_score").to_numpy().astype(np.float32))
+
+
+def classify_table(classified: Classified, count: int) -> pa.Table:
+    """Table of a shard's probabilities and embeddings, one row for each of ``count`` proposals."""
+    columns = [
+        pa.nulls(count, field.type) if values is None else _lists(values, field.type.value_type)
+        for values, field in zip((classified.probs, classified.embeddings), _CLASSIFY, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=_CLASSIFY)
+
+
+def read_classify(path: Path, class_count: int) -> Classified:
+    """Read a shard's probabilities and embeddings back."""
+    table = _read(path)
+    probs, embeddings = table.column("class_probs"), table.column("embedding")
+    if len(table) and probs.null_count == len(table):
+        return Classified(None, None)
+    flat = embeddings.combine_chunks().flatten()
+    dims = len(flat) // len(table) if len(table) else 0
+    return Classified(_matrix(probs, len(table), class_count), _matrix(embeddings, len(table), dims))
+
+
+def resolve_table(resolved: Resolved) -> pa.Table:
+    """Table of a shard's annotations."""
+    columns = [
+        pa.array(resolved.proposals, pa.int32()),
+        pa.array(resolved.ids, pa.string()),
+        pa.array(resolved.label_ids, pa.int32()),
+        pa.array(resolved.labels, pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=_RESOLVE)
+
+
+def read_resolve(path: Path) -> Resolved:
+    """Read a shard's annotations back."""
+    table = _read(path)
+    return Resolved(
+        table.column("proposal").to_numpy().astype(np.int32),
+        tuple(table.column("id").to_pylist()),
+        table.column("label_id").to_numpy().astype(np.int32),
+        tuple(table.column("label").to_pylist()),
+    )
+
+
+def count_notes(paths: Sequence[Path]) -> tuple[float, Counter[str], list[Failure], Counter[str]]:
+    """Add up the notes of stage files: seconds, drops by reason, failures, labels."""
+    seconds, dropped, failures, labels = 0.0, Counter[str](), list[Failure](), Counter[str]()
+    for path in paths:
+        notes = read_notes(path)
+        seconds += notes.seconds
+        dropped.update(notes.dropped)
+        failures.extend(notes.failures)
+        labels.update(notes.labels)
+    return seconds, dropped, failures, labels
+
+
+def _lists(matrix: Float, value_type: pa.DataType) -> pa.ListArray:
+    rows, width = matrix.shape
+    values = np.ascontiguousarray(matrix).reshape(-1)
+    if pa.types.is_float16(value_type):
+        values = values.astype(np.float16)
+    offsets = np.arange(rows + 1, dtype=np.int32) * width
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, value_type))
+
+
+def _matrix(column: pa.ChunkedArray, rows: int, width: int) -> Float:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if flat.size != rows * width:
+        raise StoreError(f"stored rows have {flat.size} values, expected {rows} x {width}; the shard is damaged")
+    return flat.reshape(rows, width).astype(np.float32)
