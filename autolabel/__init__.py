@@ -8,15 +8,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from autolabel.config import Recipe
+    from autolabel.dataset import Run
     from autolabel.ontology import LabelClass, Ontology
     from autolabel.runner import run
-    from autolabel.store import Run
 
 _LAZY = {
     "LabelClass": "autolabel.ontology",
     "Ontology": "autolabel.ontology",
     "Recipe": "autolabel.config",
-    "Run": "autolabel.store",
+    "Run": "autolabel.dataset",
     "run": "autolabel.runner",
 }
 __all__ = ["LabelClass", "Ontology", "Recipe", "Run", "__version__", "run"]

@@ -43,7 +43,9 @@ class ClassSettings(_Settings):
 class Proposals(_Settings):
     """What is kept of the detector's output before any threshold: the store's low-floor proposals."""
 
-    floor: Unit = Field(0.1, description="lowest detector score that is stored; lower thresholds need the detector again")
+    floor: Unit = Field(
+        0.1, description="lowest detector score that is stored; lower thresholds need the detector again"
+    )
     iou: Unit = Field(0.8, description="of two proposals that overlap more than this IoU the better one is stored")
     limit: Annotated[int, Field(ge=1)] = Field(100, description="most proposals stored for one image")
 
@@ -83,7 +85,9 @@ class Recipe(_Settings):
         """
         negatives = tuple(negative.to_class() for negative in self.negatives)
         if self.classes and self.prompt:
-            raise ConfigError("both prompt and [[classes]] are given; the prompt is the short form of classes: keep one")
+            raise ConfigError(
+                "both prompt and [[classes]] are given; the prompt is the short form of classes: keep one"
+            )
         if self.classes:
             return Ontology(tuple(label.to_class() for label in self.classes), negatives)
         if self.prompt is None:

@@ -288,4 +288,5 @@ def _matrix(column: pa.ChunkedArray, rows: int, width: int) -> Float:
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if flat.size != rows * width:
         raise StoreError(f"stored rows have {flat.size} values, expected {rows} x {width}; the shard is damaged")
-    return flat.reshape(rows, width).astype(np.float32)
+    matrix: Float = flat.reshape(rows, width).astype(np.float32)
+    return matrix

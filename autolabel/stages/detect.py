@@ -16,9 +16,9 @@ from autolabel.types import Detections, Float, Mask
 class Proposals:
     """Low-floor candidates of one image, best first.
 
-    ``boxes_xyxy`` is ``(N, 4)`` px inside the image, ``class_scores`` ``(N, K)`` the detector's opinion over all classes
-    of the ontology; ``masks`` is set only when the detector segments in the same pass. ``dropped`` counts, by reason,
-    the boxes that were not kept.
+    ``boxes_xyxy`` is ``(N, 4)`` px inside the image, ``class_scores`` ``(N, K)`` the detector's opinion over all
+    classes of the ontology; ``masks`` is set only when the detector segments in the same pass. ``dropped`` counts, by
+    reason, the boxes that were not kept.
     """
 
     boxes_xyxy: Float

@@ -55,7 +55,7 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Which proposals became annotations: their places ``(M,)`` and label ids ``(M,)``; the others, counted by reason."""
+    """Which proposals became annotations: places ``(M,)`` and label ids ``(M,)``; the others, counted by reason."""
 
     kept: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -75,16 +75,23 @@ def assign_labels(class_scores: Float, class_probs: Float | None, assign: Assign
         opinion = class_probs * class_scores
     if len(opinion) == 0:
         return np.zeros(0, np.int64)
-    return np.argmax(opinion, axis=1).astype(np.int64)
+    labels: NDArray[np.int64] = np.argmax(opinion, axis=1).astype(np.int64)
+    return labels
 
 
 def resolve(
-    boxes_xyxy: Float, class_scores: Float, class_probs: Float | None, gates: Gates, assign: Assign, class_count: int
+    boxes_xyxy: Float,
+    class_scores: Float,
+    class_probs: Float | None,
+    *,
+    gates: Gates,
+    assign: Assign,
+    class_count: int,
 ) -> Resolution:
     """Turn the proposals of one image into annotations.
 
-    ``class_count`` is the number of classes that are annotated; label ids from there on are negatives. Negatives compete
-    like any class, so that a reflection claims its box before it is dropped.
+    ``class_count`` is the number of classes that are annotated; label ids from there on are negatives. Negatives
+    compete like any class, so that a reflection claims its box before it is dropped.
     """
     labels = assign_labels(class_scores, class_probs, assign)
     rows = np.arange(len(labels))

@@ -1,0 +1,104 @@
+"""The models of a run: what they are is known at once, they are loaded when the first batch needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from autolabel.config import Recipe
+from autolabel.errors import ConfigError
+from autolabel.models import hub, registry
+from autolabel.models.runtime import pick_runtime
+from autolabel.models.weights import weights_sha256
+from autolabel.protocols import Runtime, Task
+from autolabel.types import ModelInfo
+
+NONE = "none"
+
+
+class LazyModel:
+    """A model that is loaded on first use.
+
+    ``spec`` is what people read; ``identity`` enters the keys of stored results, so it must change whenever the
+    model's answers could, and must not change when its folder is moved.
+    """
+
+    def __init__(self, spec: str, identity: str, load: Callable[[], Any]) -> None:
+        self.spec = spec
+        self.identity = identity
+        self._load = load
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded model."""
+        return self._load()
+
+    @property
+    def loaded(self) -> bool:
+        """Tell whether the model is in memory."""
+        return "model" in self.__dict__
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is recorded about the model; loads it."""
+        info = getattr(self.model, "info", None)
+        return info if isinstance(info, ModelInfo) else ModelInfo(spec=self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Detector, and where wanted segmenter and classifier."""
+
+    detector: LazyModel
+    segmenter: LazyModel | None = None
+    classifier: LazyModel | None = None
+
+    def parts(self) -> dict[str, LazyModel]:
+        """Return the models there are, by task."""
+        named = {"detector": self.detector, "segmenter": self.segmenter, "classifier": self.classifier}
+        return {task: model for task, model in named.items() if model is not None}
+
+
+def models_for(recipe: Recipe, *, offline: bool = False, given: Mapping[str, object] | None = None) -> Models:
+    """Find the models that a recipe names; ``given`` are loaded ones to use instead, by task.
+
+    Raises ModelError when a backend is not installed or its weights cannot be had.
+    """
+    given = {task: model for task, model in (given or {}).items() if model is not None}
+    runtime = pick_runtime(recipe.device, recipe.dtype, offline)
+
+    def find(task: Task, spec: str | None) -> LazyModel | None:
+        if task in given:
+            return already_loaded(given[task])
+        return None if spec == NONE else lazily(task, spec, recipe.models, runtime)
+
+    detector = find("detector", recipe.detector)
+    if detector is None:
+        raise ConfigError('detector = "none": a run needs a detector; leave the setting out for the default')
+    return Models(detector, find("segmenter", recipe.segmenter), find("classifier", recipe.classifier))
+
+
+def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyModel:
+    """Find one model's files and hash them, and load it only when it is needed."""
+    ref = registry.resolve(task, spec, models)
+    options = "&".join(f"{name}={value}" for name, value in ref.options)
+    if ref.backend in hub.LAYOUTS:
+        weights = weights_sha256(hub.locate(ref, runtime).weights)
+        identity = f"{ref.backend}?{options}#{weights}"
+    else:
+        owner = next((b for b in registry.backends(task) if b.name == ref.backend), None)
+        identity = f"{ref}#{owner.distribution} {owner.version}" if owner else str(ref)
+    # The dtype changes answers beyond rounding; the device alone does not.
+    if runtime.dtype != "float32":
+        identity += f" {runtime.dtype}"
+    return LazyModel(str(ref), identity, lambda: registry.load(task, ref, runtime))
+
+
+def already_loaded(model: object) -> LazyModel:
+    """Wrap a loaded model, for example a detector of your own."""
+    info = getattr(model, "info", None)
+    spec = info.spec if isinstance(info, ModelInfo) else f"{type(model).__module__}.{type(model).__qualname__}"
+    weights = info.weights_sha256 if isinstance(info, ModelInfo) else None
+    return LazyModel(spec, f"{spec}#{weights}" if weights else spec, lambda: model)
