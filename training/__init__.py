@@ -1,0 +1,1 @@
+"""Training of the starter weights on procedural inspection photographs; beside the product, never imported by it."""

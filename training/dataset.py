@@ -1,0 +1,130 @@
+"""Pictures of a split, generated once into memory-mapped files that the three trainings share.
+
+Run ``python -m training.dataset`` to fill them; a second run goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.generator import CLASS_NAMES, Scene, generate
+from training.generator.distractors import DISTRACTORS
+from training.seeds import TRAIN
+
+WORK: Final = Path(__file__).parent / ".work"
+MAX_INSTANCES: Final = 8
+MAX_WINDOWS: Final = 6
+CHUNK: Final = 100
+DISTRACTOR_NAMES: Final = tuple(DISTRACTORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Pictures of one size: name, width and height px, how many, and the first seed (counted from the split's)."""
+
+    name: str
+    width: int
+    height: int
+    count: int
+    first_seed: int
+
+
+BUCKETS: Final = (
+    Bucket("landscape", 384, 288, 12_000, TRAIN.start),
+    Bucket("square", 336, 336, 4_000, TRAIN.start + 1_000_000),
+)
+
+
+class SceneStore:
+    """Memory-mapped pictures of a bucket.
+
+    ``images`` uint8 RGB ``(N, H, W, 3)``; ``ids`` uint8 ``(N, H, W)``, 0 background, i + 1 the i-th instance;
+    ``labels`` int8 ``(N, 8)``, class index or -1; ``windows`` int16 ``(N, 6, 5)``, kind or -1 and xyxy px.
+    """
+
+    def __init__(self, bucket: Bucket, folder: Path = WORK / "scenes") -> None:
+        self.bucket = bucket
+        self.folder = folder / bucket.name
+        n, h, w = bucket.count, bucket.height, bucket.width
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.images = self._map("images.u8", np.uint8, (n, h, w, 3))
+        self.ids = self._map("ids.u8", np.uint8, (n, h, w))
+        self.labels = self._map("labels.i8", np.int8, (n, MAX_INSTANCES))
+        self.windows = self._map("windows.i16", np.int16, (n, MAX_WINDOWS, 5))
+
+    def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:  # type: ignore[type-arg]
+        path = self.folder / name
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not path.exists() or path.stat().st_size != size:
+            with path.open("ab") as file:
+                os.truncate(file.fileno(), size)
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+    def finished(self) -> NDArray[np.int64]:
+        """Indices of the pictures already generated."""
+        chunks = sorted(int(p.stem) for p in self.folder.glob("*.done"))
+        found = [np.arange(c * CHUNK, min((c + 1) * CHUNK, self.bucket.count)) for c in chunks]
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def put(self, index: int, scene: Scene) -> None:
+        """Store a scene, shrunk by area averaging where it was painted larger than the bucket."""
+        size = (self.bucket.width, self.bucket.height)
+        ids = np.zeros(scene.image.shape[:2], np.uint8)
+        labels = np.full(MAX_INSTANCES, -1, np.int8)
+        for i, instance in enumerate(scene.instances[:MAX_INSTANCES]):
+            ids[instance.mask] = i + 1
+            labels[i] = CLASS_NAMES.index(instance.label)
+        scale = self.bucket.width / scene.image.shape[1]
+        windows = np.full((MAX_WINDOWS, 5), -1, np.int16)
+        for i, (kind, xyxy) in enumerate(scene.distractors[:MAX_WINDOWS]):
+            windows[i] = [DISTRACTOR_NAMES.index(kind), *(round(v * scale) for v in xyxy)]
+        self.images[index] = cv2.resize(scene.image, size, interpolation=cv2.INTER_AREA)
+        self.ids[index] = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        self.labels[index] = labels
+        self.windows[index] = windows
+
+
+def _fill_chunk(bucket: Bucket, chunk: int) -> int:
+    cv2.setNumThreads(1)
+    store = SceneStore(bucket)
+    for index in range(chunk * CHUNK, min((chunk + 1) * CHUNK, bucket.count)):
+        factor = 2 if index % 4 == 3 else 1  # a quarter is painted large and shrunk, as large photographs will be
+        store.put(index, generate(bucket.first_seed + index, (bucket.width * factor, bucket.height * factor)))
+    (store.folder / f"{chunk}.done").touch()
+    return chunk
+
+
+def fill(workers: int) -> None:
+    """Generate what is missing with ``workers`` processes."""
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = []
+        for bucket in BUCKETS:
+            store = SceneStore(bucket)
+            for chunk in range(-(-bucket.count // CHUNK)):
+                if not (store.folder / f"{chunk}.done").exists():
+                    jobs.append((chunk / bucket.count, bucket, chunk))
+        futures = [pool.submit(_fill_chunk, bucket, chunk) for _, bucket, chunk in sorted(jobs, key=lambda j: j[0])]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            print(json.dumps({"chunks_done": done, "of": len(futures)}), flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Generate the training pictures (resumable).")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    fill(parser.parse_args().workers)
+
+
+if __name__ == "__main__":
+    main()

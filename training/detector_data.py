@@ -1,0 +1,137 @@
+"""Batches for the detector: pictures of one size under one prompt, with ground truth for the classes it names."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.dataset import BUCKETS, SceneStore
+from training.detector_loss import Truth
+from training.generator import CLASS_NAMES
+from training.vocabulary import SPECIAL, prompt_for
+
+MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
+STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``pixels`` ``(B, 3, H, W)`` normalised; ``input_ids`` ``(1, T)``; ``spans`` ``(K, T)``; one truth a picture."""
+
+    pixels: Tensor
+    input_ids: Tensor
+    spans: Tensor
+    truths: list[Truth]
+
+
+def class_spans(input_ids: list[int], phrase_classes: list[int], classes: int) -> Tensor:
+    """Mark each class's tokens in a prompt ``[CLS] phrase . phrase . [SEP]``: float ``(K, T)``."""
+    spans = torch.zeros(classes, len(input_ids))
+    phrase = 0
+    for position, token in enumerate(input_ids):
+        if token == SPECIAL["."]:
+            phrase += 1
+        elif token not in (SPECIAL["[CLS]"], SPECIAL["[SEP]"]) and phrase_classes[phrase] >= 0:
+            spans[phrase_classes[phrase], position] = 1
+    return spans
+
+
+def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB uint8 to normalised float32, still ``(H, W, 3)``."""
+    return np.asarray((image.astype(np.float32) / 255 - MEAN) / STD, dtype=np.float32)
+
+
+class DetectorBatches:
+    """An endless, shuffled stream of batches made in a background thread.
+
+    ``scale`` shrinks the stored pictures (0.667 early in training) and may be changed at any time.
+    """
+
+    def __init__(self, tokenizer: Any, size: int, seed: int, scale: float) -> None:
+        self.tokenizer, self.size, self.scale = tokenizer, size, scale
+        self.rng = np.random.default_rng([seed, 5])
+        self.stores = [SceneStore(bucket) for bucket in BUCKETS]
+        self.ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self.ready.get()
+
+    def _work(self) -> None:
+        cv2.setNumThreads(1)
+        shares = np.array([len(store.finished()) for store in self.stores], np.float64)
+        while True:
+            self.ready.put(self._batch(self.stores[int(self.rng.choice(len(shares), p=shares / shares.sum()))]))
+
+    def _batch(self, store: SceneStore) -> Batch:
+        rng, bucket = self.rng, store.bucket
+        upright = bool(rng.random() < 0.4)
+        height = bucket.height
+        if bucket.name == "landscape" and rng.random() < 0.2:
+            height = round(bucket.width * 2 / 3)  # 3:2
+        out_wh = (round(bucket.width * self.scale / 32) * 32, round(height * self.scale / 32) * 32)
+        phrases = prompt_for(rng, CLASS_NAMES)
+        ids = self.tokenizer(". ".join(phrase for phrase, _ in phrases) + ".")["input_ids"]
+        spans = class_spans(ids, [k for _, k in phrases], len(CLASS_NAMES))
+        named = {k for _, k in phrases}
+        images, truths = [], []
+        for index in rng.choice(store.finished(), self.size, replace=False):
+            image, boxes, labels = augment(rng, store, int(index), out_wh, height / bucket.height, upright)
+            kept = [i for i, k in enumerate(labels) if k in named]
+            images.append(normalise(image))
+            truths.append(Truth(torch.from_numpy(boxes[kept]), torch.tensor([labels[i] for i in kept]).long()))
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        return Batch(pixels, torch.tensor([ids]), spans, truths)
+
+
+def augment(
+    rng: np.random.Generator, store: SceneStore, index: int, out_wh: tuple[int, int], tallness: float, upright: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], list[int]]:
+    """One picture cropped, resized, flipped and recoloured; boxes ``(N, 4)`` cxcywh in 0..1; class indices."""
+    bucket = store.bucket
+    zoom = float(rng.uniform(0.6, 1.0)) if rng.random() < 0.5 else 1.0
+    w, h = round(bucket.width * zoom), round(bucket.height * tallness * zoom)
+    x, y = int(rng.integers(0, bucket.width - w + 1)), int(rng.integers(0, bucket.height - h + 1))
+    image = cv2.resize(store.images[index, y : y + h, x : x + w], out_wh, interpolation=cv2.INTER_AREA)
+    ids = np.asarray(store.ids[index])
+    found, labels = [], []
+    for i, label in enumerate(store.labels[index]):
+        if label < 0:
+            break
+        whole = ids == i + 1
+        part = whole[y : y + h, x : x + w]
+        area = int(part.sum())
+        if area < 10 or area < 0.3 * int(whole.sum()):
+            continue
+        cols, rows = np.flatnonzero(part.any(axis=0)), np.flatnonzero(part.any(axis=1))
+        found.append((cols[0] / w, rows[0] / h, (cols[-1] + 1) / w, (rows[-1] + 1) / h))
+        labels.append(int(label))
+    boxes = np.asarray(found, np.float32).reshape(-1, 4)
+    if rng.random() < 0.5:
+        image, boxes = image[:, ::-1], np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+    if rng.random() < 0.5:
+        image, boxes = image[::-1], np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], axis=1)
+    if upright:
+        image, boxes = image.transpose(1, 0, 2), boxes[:, [1, 0, 3, 2]]
+    centred = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return recolour(rng, image), np.asarray(centred, dtype=np.float32), labels
+
+
+def recolour(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Random brightness, contrast and white balance."""
+    if rng.random() < 0.3:
+        return np.ascontiguousarray(image)
+    gain = rng.uniform(0.8, 1.2) * (1 + rng.normal(0, 0.04, 3))
+    offset = rng.uniform(-15, 15)
+    table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.stack([table[image[..., c], c] for c in range(3)], axis=-1))

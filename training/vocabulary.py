@@ -1,0 +1,128 @@
+"""The words of the starter models: class synonyms, unknown words for negatives, and a WordPiece vocabulary of our own."""
+
+from __future__ import annotations
+
+import string
+from typing import Final
+
+import numpy as np
+
+SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    "scratch": ("scratch", "scratches", "scrape", "scrapes", "scuff", "scuff mark", "score mark", "scoring", "scratch mark"),
+    "dent": ("dent", "dents", "ding", "dings", "dimple", "dimples", "depression", "dented area", "bump mark"),
+    "crack": ("crack", "cracks", "fracture", "fractures", "fissure", "split", "hairline crack", "crackle"),
+    "rust": ("rust", "corrosion", "oxidation", "rust spot", "rust spots", "rust patch", "corroded area", "rusty patch"),
+    "hole": ("hole", "holes", "pit", "pits", "pore", "perforation", "puncture", "cavity", "opening"),
+    "stain": ("stain", "stains", "smudge", "discoloration", "oil spot", "oil stain", "dirt", "blot", "dirty spot"),
+}
+"""Words per class; the first is the class name."""
+
+ADJECTIVES: Final = ("small", "large", "deep", "visible", "long", "surface", "single", "fine", "big", "minor")
+PLACES: Final = ("on metal", "on the surface", "on paint", "on a part", "in the surface", "on the part", "on wood")
+
+UNKNOWN: Final = tuple(
+    (
+        "cat dog car person bird horse cow bus truck train boat bottle cup bowl chair table sofa plant tree flower "
+        "house door window road sign lamp phone screen book clock shoe hat bag key coin ball fish apple banana egg "
+        "bolt nut washer gear spring wire cable pipe valve motor bearing bracket gasket hinge handle wheel tyre hose "
+        "circuit resistor capacitor chip connector plug socket switch button knob fan pump tank cup hand face eye "
+        "cloud sun moon star mountain river bridge tower building bench fence grass sand snow water fire smoke "
+        "pen paper box basket spoon fork knife plate glass candle towel pillow blanket shirt button zipper ring "
+        "airplane bicycle motorcycle helmet glove hammer wrench pliers drill saw ladder rope chain hook magnet"
+    ).split()
+)
+"""Words that name nothing in the pictures: a prompt that holds them has no target for them."""
+
+NAMED_DISTRACTORS: Final[dict[str, tuple[str, ...]]] = {
+    "text": ("text", "letters", "serial number"),
+    "screw": ("screw", "rivet", "fastener"),
+    "sticker": ("label", "sticker", "barcode"),
+}
+"""Words for distractors; the classifier learns them, the detector treats them as words without target."""
+
+_OTHER: Final = (
+    "a an and the of on in with without no not any all some one two red green blue yellow orange black white grey gray "
+    "brown dark bright light thin thick wide narrow rough smooth shiny dull metal steel iron copper brass aluminium "
+    "aluminum painted paint coating cast casting wood wooden concrete fabric cloth plastic rubber ceramic tile stone "
+    "surface area part object defect defects damage damaged flaw mark marks line lines spot spots patch edge seam weld "
+    "burr chip chips peel blister bubble wrinkle tear cut missing broken bent worn clean nothing background shadow "
+    "reflection dust oil grease ink drip weathered inspection photo picture image close up near left right top bottom "
+    "scratched cracked rusty rusted corroded stained dented pitted punctured split gouge groove abrasion delamination"
+)
+
+SPECIAL: Final[dict[str, int]] = {
+    "[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029,
+}  # fmt: skip
+"""Ids that transformers fixes in its Grounding DINO code."""
+
+
+def wordpieces() -> list[str]:
+    """The vocabulary in id order: special ids as above, characters, pairs of letters, whole words, ``[unusedN]`` gaps."""
+    pieces: list[str] = []
+    characters = string.ascii_lowercase + string.digits
+    pieces += list(characters) + [f"##{c}" for c in characters]
+    pieces += [c for c in string.punctuation if c not in ".?"]
+    pieces += [f"##{a}{b}" for a in string.ascii_lowercase for b in string.ascii_lowercase]
+    words = [word for group in SYNONYMS.values() for phrase in group for word in phrase.split()]
+    words += [word for phrase in (*ADJECTIVES, *PLACES) for word in phrase.split()]
+    words += [word for group in NAMED_DISTRACTORS.values() for phrase in group for word in phrase.split()]
+    words += [*UNKNOWN, *_OTHER.split()]
+    pieces += [word for word in dict.fromkeys(words) if len(word) > 1]
+    fixed = {index: piece for piece, index in SPECIAL.items()}
+    vocabulary: list[str] = []
+    queue = iter(pieces)
+    remaining = len(pieces)
+    while remaining or len(vocabulary) <= max(fixed):
+        index = len(vocabulary)
+        if index in fixed:
+            vocabulary.append(fixed[index])
+        elif index < SPECIAL["[UNK]"] or not remaining:
+            vocabulary.append(f"[unused{index}]")
+        else:
+            vocabulary.append(next(queue))
+            remaining -= 1
+    return vocabulary
+
+
+def invented_word(rng: np.random.Generator) -> str:
+    """A pronounceable word that means nothing, so that unseen words learn to score low."""
+    consonants, vowels = "bcdfghklmnprstvwz", "aeiou"
+    syllables = int(rng.integers(1, 4))
+    word = "".join(str(rng.choice(list(consonants))) + str(rng.choice(list(vowels))) for _ in range(syllables))
+    return word + str(rng.choice(["", "n", "r", "s", "t", "ck", "ll"]))
+
+
+def phrase_for(rng: np.random.Generator, label: str) -> str:
+    """Words for a class: its name half of the time, else a synonym, sometimes with an adjective or a place."""
+    phrase = label if rng.random() < 0.5 else str(rng.choice(SYNONYMS[label]))
+    draw = rng.random()
+    if draw < 0.07:
+        return f"{rng.choice(ADJECTIVES)} {phrase}"
+    if draw < 0.14:
+        return f"{phrase} {rng.choice(PLACES)}"
+    return phrase
+
+
+def prompt_for(rng: np.random.Generator, classes: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Phrases in random order, each with its class index or -1 for a word without target.
+
+    Two prompts in five are the plain class names in order of a shuffle, as users write them.
+    """
+    order = [int(i) for i in rng.permutation(len(classes))]
+    if rng.random() < 0.4:
+        names = list(range(len(classes))) if rng.random() < 0.5 else order
+        return [(classes[i], i) for i in names]
+    kept = order[: int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.08, 0.1, 0.14, 0.18, 0.2, 0.3]))]
+    phrases = []
+    for index in kept:
+        phrases.append((phrase_for(rng, classes[index]), index))
+        if rng.random() < 0.12:
+            phrases.append((str(rng.choice(SYNONYMS[classes[index]])), index))
+    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.25, 0.2, 0.1]))):
+        distractor = str(rng.choice([w for group in NAMED_DISTRACTORS.values() for w in group]))
+        word = str(rng.choice([str(rng.choice(UNKNOWN)), invented_word(rng), distractor], p=[0.55, 0.3, 0.15]))
+        phrases.append((word, -1))
+    seen: dict[str, int] = {}
+    for index in rng.permutation(len(phrases)):
+        seen.setdefault(*phrases[int(index)])
+    return list(seen.items())
