@@ -1,0 +1,68 @@
+# Everything a clone needs. `make demo` and `make test` set up what they use; only git, make and Python are assumed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := autolabel connectors pipelines tests training tools
+DEMO_IMAGES := sample_data/images
+DEMO_PROMPT := scratch. dent. crack. rust. hole. stain.
+DEMO_RUN := runs/demo
+
+# Each test process runs models: one thread each, or they fight over the cores.
+CORES := $(shell nproc 2>/dev/null || echo 2)
+WORKERS ?= $(shell n=$(CORES); echo $$(( n > 4 ? 4 : n )))
+THREADS := $(shell n=$$(( $(CORES) / $(WORKERS) )); echo $$(( n > 1 ? n : 1 )))
+PYTEST_ARGS ?=
+
+.PHONY: help setup setup-dev demo test lint check format train-starter lock wheel clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+setup: $(VENV)/.autolabel-run ## Make .venv with what labelling needs
+
+setup-dev: $(VENV)/.autolabel-dev ## Make .venv with what tests and checks need too
+
+$(VENV)/.autolabel-run: pyproject.toml constraints.txt tools/bootstrap.sh
+	@tools/bootstrap.sh run
+
+$(VENV)/.autolabel-dev: pyproject.toml constraints.txt tools/bootstrap.sh
+	@tools/bootstrap.sh dev
+
+demo: setup ## Label the sample images with the bundled models, and say where the report is
+	@$(BIN)/autolabel run $(DEMO_IMAGES) --prompt "$(DEMO_PROMPT)" --out $(DEMO_RUN)
+
+test: setup-dev ## Run all tests (PYTEST_ARGS="-k name" for some)
+	@CHROMIUM="$$(tools/chromium.sh)" OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false \
+		$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: setup-dev ## Check style and formatting
+	@$(BIN)/ruff check $(wildcard $(SOURCES))
+	@$(BIN)/ruff format --check $(wildcard $(SOURCES))
+
+check: lint ## Check style, types and the direction of imports
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-dev ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix $(wildcard $(SOURCES))
+	@$(BIN)/ruff format $(wildcard $(SOURCES))
+
+train-starter: setup-dev ## Train the bundled models anew (hours on a CPU; see training/)
+	@$(BIN)/python -m training.train_starter
+
+lock: setup-dev ## Write constraints.txt anew: the newest versions that suit each other
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --group dev \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-package opencv-python \
+		--output-file constraints.txt pyproject.toml tools/later.in
+	@! grep -nE '://|@' constraints.txt
+
+wheel: setup-dev ## Build the wheel into dist/
+	@$(BIN)/uv build --quiet --wheel && ls -l dist/*.whl
+
+clean: ## Remove what was built and cached; keeps runs/ and .venv
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Makes .venv and installs this project into it, on a machine that has a Python >= 3.11 and nothing else.
+#
+#   tools/bootstrap.sh run     what is needed to label images
+#   tools/bootstrap.sh dev     that, and what tests and checks need
+#
+# PYTHON=/path/to/python chooses the interpreter. Running it again is cheap and brings .venv up to date.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=.venv
+UV_VERSION=0.13.8
+OLDEST="3, 11"
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() {
+    printf 'setup failed: %s\n' "$*" >&2
+    exit 1
+}
+
+new_enough() { "$1" -c "import sys; sys.exit(sys.version_info < ($OLDEST))" >/dev/null 2>&1; }
+
+find_python() {
+    local name
+    for name in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
+        if command -v "$name" >/dev/null && new_enough "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    die "Python 3.11, 3.12 or 3.13 is needed and none was found${PYTHON:+ at PYTHON=$PYTHON}." \
+        "On Debian or Ubuntu: apt-get install python3 python3-venv. Elsewhere: set PYTHON=/path/to/python3.12"
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+can_apt() { command -v apt-get >/dev/null && as_root true 2>/dev/null; }
+
+# Debian and Ubuntu put ensurepip, which venv needs, in a package of its own: python3-venv.
+make_venv() {
+    local python=$1 minor log
+    if "$python" -m venv "$VENV" >/dev/null 2>&1; then return; fi
+    rm -rf "$VENV"
+    if pip_of_system "$python" && "$python" -m venv --without-pip "$VENV" 2>/dev/null; then return; fi
+    rm -rf "$VENV"
+    minor=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if can_apt; then
+        say "Installing python$minor-venv with apt-get, since 'python -m venv' does not work without it"
+        log=$(mktemp)
+        if apt_install "python$minor-venv" >"$log" 2>&1 || apt_install python3-venv >>"$log" 2>&1; then
+            rm -f "$log"
+            if "$python" -m venv "$VENV"; then return; fi
+            rm -rf "$VENV"
+        else
+            tail -n 5 "$log" >&2
+            rm -f "$log"
+        fi
+    fi
+    die "$python cannot make virtual environments (ensurepip is missing)." \
+        "As root: apt-get install python$minor-venv; then run this again"
+}
+
+pip_of_system() { "$1" -m pip --version >/dev/null 2>&1; }
+
+apt_install() {
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+ensure_venv() {
+    local python=""
+    if [ -x "$VENV/bin/python" ]; then
+        new_enough "$VENV/bin/python" || die "$VENV is broken or older than Python 3.11: remove it, then run this again"
+    else
+        [ ! -e "$VENV" ] || die "$VENV exists but holds no Python: remove it, then run this again"
+        python=$(find_python)
+        say "Making $VENV with $("$python" --version) ($python)"
+        make_venv "$python"
+    fi
+    if ! "$VENV/bin/uv" --version >/dev/null 2>&1; then
+        say "Installing uv $UV_VERSION into $VENV"
+        install_uv "${python:-$(find_python)}"
+    fi
+}
+
+# A virtual environment may have no pip: made without ensurepip, by uv, or by a run that was interrupted.
+install_uv() {
+    local -a options=(install --quiet --disable-pip-version-check "uv==$UV_VERSION")
+    if "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$VENV/bin/python" -m ensurepip >/dev/null 2>&1; then
+        "$VENV/bin/python" -m pip "${options[@]}" && return
+    elif pip_of_system "$1"; then
+        "$1" -m pip --python "$VENV/bin/python" "${options[@]}" && return
+    elif command -v uv >/dev/null; then
+        uv pip install --quiet --python "$VENV/bin/python" "uv==$UV_VERSION" && return
+    else
+        die "$VENV has no pip: remove it, then run this again"
+    fi
+    die "uv $UV_VERSION could not be installed: is a package index reachable?"
+}
+
+main() {
+    local what=${1:-run} started=$SECONDS
+    local -a targets=(--editable .)
+    case $what in
+        run) ;;
+        dev) targets=(--editable ".[groundingdino,cloud]" --group dev) ;;
+        *) die "usage: tools/bootstrap.sh [run|dev]" ;;
+    esac
+    ensure_venv
+    say "Installing autolabel ($what) and its pinned dependencies; torch is large, so the first time takes minutes"
+    # sam2 compiles an optional CUDA kernel that nothing here calls, if it is allowed to.
+    SAM2_BUILD_CUDA=0 "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" \
+        --constraints constraints.txt "${targets[@]}"
+    touch "$VENV/.autolabel-run"
+    [ "$what" = run ] || touch "$VENV/.autolabel-dev"
+    say "Ready ($what) after $((SECONDS - started)) s"
+}
+
+main "$@"
