@@ -1,1 +1,1 @@
-"""Backends, one file each; they are found by entry point and loaded only when a run needs them."""
+"""Backends, and how a spec becomes a loaded model; importing this package imports no torch."""

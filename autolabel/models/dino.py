@@ -1,0 +1,166 @@
+"""What both Grounding DINO backends share: captions, pixel values, passes, and boxes in px of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from autolabel.errors import ModelError
+from autolabel.models.phrases import SPANS, Pass, Span, plan_passes, span_scores
+from autolabel.models.runtime import inference, on_gpu
+from autolabel.models.specs import Options
+from autolabel.protocols import Runtime
+from autolabel.types import RGB, Detections, Float, ModelInfo
+
+if TYPE_CHECKING:
+    import torch
+
+Forward = Callable[["torch.Tensor", "torch.Tensor", Pass], tuple["torch.Tensor", "torch.Tensor"]]
+"""``(pixel_values (B, 3, H, W), pixel_mask (B, H, W), pass)`` to ``(logits (B, Q, T), boxes (B, Q, 4) cxcywh 0–1)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DinoModel:
+    """A loaded network: its tokenizer, how many tokens it reads, its image processor, and one forward pass."""
+
+    tokenizer: Any
+    max_tokens: int
+    processor: Any
+    forward: Forward
+
+
+@dataclass(frozen=True, slots=True)
+class DinoOptions:
+    """Options of both backends: ``batch`` images of one forward pass, ``span``, and ``phrases_per_pass`` (0: all)."""
+
+    batch: int
+    span: Span
+    phrases_per_pass: int
+
+    @classmethod
+    def read(cls, options: Options, runtime: Runtime) -> DinoOptions:
+        """Read the options; on a CPU one image at a time is fastest, on a GPU a few are."""
+        span = options.choice("span", "max", cast("tuple[str, ...]", SPANS))
+        batch = options.integer("batch", 8 if on_gpu(runtime) else 1)
+        return cls(batch, cast(Span, span), options.integer("phrases_per_pass", 0, low=0))
+
+
+class DinoDetector:
+    """Grounding DINO behind ``Forward``: text-prompted boxes with one score for each phrase.
+
+    Images are resized one by one and only those of equal size share a forward pass. Padding images of different
+    sizes into one batch would change their scores, because the backbone's windows see the padding.
+    """
+
+    def __init__(self, info: ModelInfo, options: DinoOptions, model: DinoModel) -> None:
+        self.info = info
+        self._runtime = Runtime(info.device, info.dtype)
+        self._options = options
+        self._processor = model.processor
+        self._forward = model.forward
+
+        # A run asks for the same phrases batch after batch, so they are tokenised once.
+        @lru_cache(maxsize=16)
+        def plan(phrases: tuple[str, ...]) -> tuple[Pass, ...]:
+            return tuple(plan_passes(phrases, model.tokenizer, model.max_tokens, options.phrases_per_pass or None))
+
+        self._plan = plan
+
+    def predict_batch(self, images: Sequence[RGB], phrases: Sequence[str], min_score: float) -> list[Detections]:
+        """Detect ``phrases`` in each image, best box first; leaves out boxes with no phrase at ``min_score``.
+
+        With more phrases than fit one caption the boxes of all passes stand side by side, and a phrase that was not
+        in a box's caption scores 0 for it.
+        """
+        passes = self._plan(tuple(phrases))
+        if not passes:
+            return [Detections.empty(0) for _ in images]
+        found: list[list[Detections]] = [[] for _ in images]
+        with inference(self._runtime):
+            for places, pixels in self._same_size_batches(images):
+                for each in passes:
+                    logits, boxes = self._predict(pixels, each)
+                    scores = span_scores(logits, each.spans, self._options.span)
+                    for row, place in enumerate(places):
+                        relative = _best_first(boxes[row], scores[row], each, len(phrases), min_score)
+                        found[place].append(_in_px(relative, images[place]))
+        return [_merge(parts) for parts in found]
+
+    def _same_size_batches(self, images: Sequence[RGB]) -> list[tuple[list[int], torch.Tensor]]:
+        import torch
+
+        by_size: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+        for place, image in enumerate(images):
+            pixels = self.pixel_values(image)
+            by_size.setdefault(tuple(pixels.shape), []).append((place, pixels))
+        batches = []
+        for group in by_size.values():
+            for start in range(0, len(group), self._options.batch):
+                part = group[start : start + self._options.batch]
+                batches.append(([place for place, _ in part], torch.cat([pixels for _, pixels in part])))
+        return batches
+
+    def pixel_values(self, image: RGB) -> torch.Tensor:
+        """Resize and normalise one image as the model's own processor does: ``(1, 3, h, w)`` float on the device."""
+        import torch
+
+        chw = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        features = self._processor(images=[chw], return_tensors="pt", device=self._runtime.device)
+        return cast("torch.Tensor", features["pixel_values"])
+
+    def _predict(self, pixels: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one pass; a strip too thin to hold as many proposals as the model picks is padded until it does."""
+        import torch
+
+        batch, _, height, width = pixels.shape
+        mask = torch.ones((batch, height, width), dtype=torch.long, device=pixels.device)
+        while True:
+            try:
+                logits, boxes = self._forward(pixels, mask, each)
+                break
+            except RuntimeError as error:
+                short, long = sorted(pixels.shape[-2:])
+                if "index k out of range" not in str(error) or short == long:
+                    raise
+                more = min(short, long - short)
+                right, bottom = (more, 0) if pixels.shape[-1] == short else (0, more)
+                pixels = torch.nn.functional.pad(pixels, (0, right, 0, bottom))
+                mask = torch.nn.functional.pad(mask, (0, right, 0, bottom))
+        return logits, boxes
+
+
+def _best_first(boxes: torch.Tensor, scores: torch.Tensor, each: Pass, count: int, min_score: float) -> Detections:
+    """Of one image's ``(Q, 4)`` relative cxcywh boxes and ``(Q, P)`` scores keep the good ones, best first."""
+    import torch
+
+    best = scores.amax(-1)
+    if not bool(torch.isfinite(best).all()):
+        raise ModelError("the detector returned scores that are not numbers; run it with dtype float32")
+    keep = torch.nonzero(best >= min_score).flatten()
+    keep = keep[torch.argsort(best[keep], descending=True, stable=True)]
+    by_phrase = np.zeros((len(keep), count), np.float32)
+    by_phrase[:, list(each.phrases)] = scores[keep].cpu().numpy()
+    return Detections(boxes[keep].float().cpu().numpy(), by_phrase)
+
+
+def _in_px(relative: Detections, image: RGB) -> Detections:
+    """From centre and size relative to the image to corners in its px, clipped to it."""
+    height, width = image.shape[:2]
+    centre, half = relative.boxes_xyxy[:, :2], relative.boxes_xyxy[:, 2:] / 2
+    corners = np.clip(np.concatenate([centre - half, centre + half], axis=1), 0.0, 1.0)
+    scale = np.array([width, height, width, height], np.float32)
+    return replace(relative, boxes_xyxy=(corners * scale).astype(np.float32))
+
+
+def _merge(parts: Sequence[Detections]) -> Detections:
+    """Put the boxes of several passes together, best first."""
+    if len(parts) == 1:
+        return parts[0]
+    boxes: Float = np.concatenate([p.boxes_xyxy for p in parts])
+    scores: Float = np.concatenate([p.phrase_scores for p in parts])
+    order = np.argsort(-scores.max(axis=1, initial=0.0), kind="stable")
+    return Detections(boxes[order], scores[order])

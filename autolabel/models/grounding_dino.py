@@ -1,0 +1,63 @@
+"""Grounding DINO, MM Grounding DINO and LLMDet through transformers: pure PyTorch, nothing to compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoTokenizer, GroundingDinoImageProcessor
+
+from autolabel.errors import ModelError
+from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions
+from autolabel.models.hub import locate
+from autolabel.models.phrases import Pass
+from autolabel.models.runtime import keep_memory, on_gpu
+from autolabel.models.sets import licence_of
+from autolabel.models.specs import Options
+from autolabel.models.weights import weights_sha256
+from autolabel.protocols import ModelRef, Runtime
+from autolabel.types import ModelInfo
+
+_MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
+
+
+def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
+    """Load a checkpoint folder, a repository of the hub, or ``starter``.
+
+    Options: ``batch`` (images of one forward pass: 1 on a CPU, 8 on a GPU), ``span`` (``max`` or ``mean`` over a
+    phrase's tokens), ``phrases_per_pass`` (0: as many as fit).
+    """
+    options = Options(ref)
+    settings = DinoOptions.read(options, runtime)
+    options.done()
+    found = locate(ref, runtime)
+    folder = str(found.folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type not in _MODEL_TYPES:
+        raise ModelError(f"{ref}: model type {config.model_type!r} is none of {', '.join(_MODEL_TYPES)}")
+    if not on_gpu(runtime):
+        keep_memory()
+    digest = weights_sha256(found.weights)
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = model.eval().to(runtime.device)
+    info = ModelInfo(str(ref), digest, licence_of(ref), runtime.device, runtime.dtype)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    longest = min(config.max_text_len, config.text_config.max_position_embeddings)
+    processor = GroundingDinoImageProcessor.from_pretrained(folder, local_files_only=True)
+    return DinoDetector(info, settings, DinoModel(tokenizer, longest, processor, _forward(model)))
+
+
+def _forward(model: Any) -> Callable[[torch.Tensor, torch.Tensor, Pass], tuple[torch.Tensor, torch.Tensor]]:
+    def forward(pixels: torch.Tensor, mask: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = torch.tensor([each.token_ids], device=pixels.device).expand(len(pixels), -1)
+        outputs = model(
+            pixel_values=pixels,
+            pixel_mask=mask,
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            token_type_ids=torch.zeros_like(ids),
+        )
+        return outputs.logits, outputs.pred_boxes
+
+    return forward

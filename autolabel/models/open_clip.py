@@ -1,0 +1,211 @@
+"""CLIP, SigLIP and SigLIP 2 through open_clip: crops of regions against the ontology's phrases."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from autolabel.errors import ModelError
+from autolabel.models.crops import BACKGROUNDS, SQUARES, Background, CropStyle, Square, region_crops
+from autolabel.models.hub import locate
+from autolabel.models.runtime import inference, keep_memory, on_gpu
+from autolabel.models.sets import licence_of
+from autolabel.models.specs import Options, folder_defaults
+from autolabel.models.weights import load_strict, read_state_dict, weights_sha256
+from autolabel.protocols import ModelRef, Runtime
+from autolabel.types import RGB, Classifications, Float, Mask, ModelInfo
+
+TEMPLATES = "a photo of a {}.|a close-up photo of a {}.|{}"
+_CONFIG = "open_clip_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipOptions:
+    """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass."""
+
+    templates: tuple[str, ...]
+    style: CropStyle
+    batch: int
+
+
+def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
+    """Load ``ARCHITECTURE/TAG``, a repository of the hub, a folder with open_clip_config.json, or ``starter``.
+
+    Options: ``context`` (margin as a share of the box's longer side, 0.15), ``square`` (expand, pad, off),
+    ``background`` (keep, blur, grey), ``templates`` (separated by "|", each with one {}), ``batch`` (crops),
+    ``weights`` (a checkpoint file for a bare architecture).
+    """
+    import open_clip
+
+    weights = Options(ref).text("weights", "")
+    if weights:
+        return _from_file(ref, runtime, Path(weights).expanduser())
+    where = hub_ref(ref)
+    found = locate(where, runtime)
+    model_name = f"local-dir:{found.folder}"
+    digest = weights_sha256(found.weights)
+    with _silenced():
+        # open_clip itself reads with weights_only=True, and takes the weights of the folder.
+        model = open_clip.create_model(model_name, precision="fp32", pretrained_text=False, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(model_name)
+    info = ModelInfo(str(ref), digest, licence_of(where), runtime.device, runtime.dtype)
+    return _classifier(ref, info, model, tokenizer, folder_defaults(found.folder / _CONFIG))
+
+
+def _from_file(ref: ModelRef, runtime: Runtime, weights: Path) -> ClipClassifier:
+    import open_clip
+
+    architecture = ref.reference
+
+    if not weights.is_file():
+        raise ModelError(f"{ref}: no weights file {weights}")
+    if architecture not in open_clip.list_models():
+        raise ModelError(f"{ref}: open_clip has no architecture {architecture!r}")
+    with _silenced():
+        model = open_clip.create_model(architecture, precision="fp32", pretrained_text=False)
+        tokenizer = open_clip.get_tokenizer(architecture)
+    load_strict(model, read_state_dict(weights), weights)
+    info = ModelInfo(str(ref), weights_sha256([weights]), None, runtime.device, runtime.dtype)
+    return _classifier(ref, info, model, tokenizer, {})
+
+
+def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defaults: dict[str, str]) -> ClipClassifier:
+    import open_clip
+
+    runtime = Runtime(info.device, info.dtype)
+    options = Options(ref, defaults)
+    options.text("weights", "")
+    templates = tuple(t for t in options.text("templates", TEMPLATES).split("|") if t)
+    if not templates or any(t.count("{}") != 1 for t in templates):
+        raise ModelError(f"{ref}: every template needs exactly one {{}}, got {'|'.join(templates)!r}")
+    mean = tuple(round(255 * channel) for channel in model.visual.preprocess_cfg["mean"])
+    style = CropStyle(
+        options.number("context", 0.15),
+        cast(Square, options.choice("square", "expand", cast("tuple[str, ...]", SQUARES))),
+        cast(Background, options.choice("background", "keep", cast("tuple[str, ...]", BACKGROUNDS))),
+        cast("tuple[int, int, int]", mean),
+    )
+    batch = options.integer("batch", 64 if on_gpu(runtime) else 16)
+    options.done()
+    if not on_gpu(runtime):
+        keep_memory()
+    config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    transform = open_clip.transform.image_transform_v2(config, is_train=False)
+    model = model.eval().to(runtime.device)
+    return ClipClassifier(info, ClipOptions(templates, style, batch), model, tokenizer, transform)
+
+
+def hub_ref(ref: ModelRef) -> ModelRef:
+    """Replace ``ARCHITECTURE/TAG`` and open_clip's own prefixes by the repository or folder they stand for."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    reference = ref.reference.removeprefix("hf-hub:").removeprefix("local-dir:")
+    architecture, _, tag = reference.partition("/")
+    if architecture not in open_clip.list_models() or Path(reference).exists():
+        return replace(ref, reference=reference)
+    entry = get_pretrained_cfg(architecture, tag)
+    if not entry:
+        known = ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
+        raise ModelError(f"{ref}: open_clip has no weights {tag!r} for {architecture}; known: {known}")
+    repository = str(entry.get("hf_hub") or "").strip("/")
+    if repository.count("/") != 1:
+        raise ModelError(f"{ref}: these weights are not on the hub; download them and add ?weights=<file>")
+    return replace(ref, reference=repository)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep open_clip's loading notes out of the root logger, which it writes to."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class ClipClassifier:
+    """Open-vocabulary region classifier.
+
+    A class's text embedding is the mean over its phrases and the templates. Probabilities are the softmax over the
+    classes that were asked for of ``logit_scale x cosine``, also for SigLIP, whose own scores are independent
+    sigmoids: a row sums to 1 and says which class of this ontology fits best, not whether one fits at all. (Its
+    ``logit_bias`` is the same for every class and so drops out.)
+    """
+
+    def __init__(self, info: ModelInfo, options: ClipOptions, model: Any, tokenizer: Any, transform: Any) -> None:
+        self.info = info
+        self._runtime = Runtime(info.device, info.dtype)
+        self._options = options
+        self._model = model
+        self._tokenizer = tokenizer
+        self._transform = transform
+        # One ontology serves a whole run, so its text is encoded once.
+        self._text = lru_cache(maxsize=16)(self._encode_text)
+
+    def predict_batch(
+        self,
+        images: Sequence[RGB],
+        boxes_xyxy: Sequence[Float],
+        masks: Sequence[Sequence[Mask]] | None,
+        classes: Sequence[Sequence[str]],
+    ) -> list[Classifications]:
+        """Classify each region over ``classes``; the crops of all images go through the model together."""
+        crops = []
+        for place, (image, boxes) in enumerate(zip(images, boxes_xyxy, strict=True)):
+            own = tuple(masks[place]) if masks else None
+            crops += region_crops(image, boxes, own, self._options.style)
+        text = self._text(tuple(tuple(phrases) for phrases in classes)) if classes else None
+        embeddings = self._encode_images(crops)
+        probs = np.zeros((len(crops), len(classes)), np.float32)
+        if text is not None and len(crops):
+            logits = float(self._model.logit_scale.exp()) * (embeddings @ text.T)
+            probs = logits.softmax(dim=-1).numpy()
+        answers = []
+        start = 0
+        for boxes in boxes_xyxy:
+            part = slice(start, start + len(boxes))
+            answers.append(Classifications(probs[part], embeddings[part].numpy()))
+            start += len(boxes)
+        return answers
+
+    def _encode_text(self, classes: tuple[tuple[str, ...], ...]) -> torch.Tensor:
+        """One unit vector for each class, ``(K, D)`` float32 on the CPU."""
+        sentences = [t.replace("{}", p) for phrases in classes for p in phrases for t in self._options.templates]
+        with inference(self._runtime):
+            parts = [
+                F.normalize(
+                    self._model.encode_text(self._tokenizer(sentences[i : i + 256]).to(self._runtime.device)).float(),
+                    dim=-1,
+                )
+                for i in range(0, len(sentences), 256)
+            ]
+            every = torch.cat(parts).cpu()
+            counts = [len(phrases) * len(self._options.templates) for phrases in classes]
+            return F.normalize(torch.stack([each.mean(dim=0) for each in torch.split(every, counts)]), dim=-1)
+
+    def _encode_images(self, crops: Sequence[Any]) -> torch.Tensor:
+        """Encode crops to unit vectors, ``(N, D)`` float32 on the CPU."""
+        parts = []
+        with inference(self._runtime), ThreadPoolExecutor(max_workers=4) as pool:
+            for start in range(0, len(crops), self._options.batch):
+                pixels = torch.stack(list(pool.map(self._transform, crops[start : start + self._options.batch])))
+                features = self._model.encode_image(pixels.to(self._runtime.device))
+                parts.append(F.normalize(features.float(), dim=-1).cpu())
+        if not parts:
+            return torch.zeros((0, self._dimension()))
+        return torch.cat(parts)
+
+    def _dimension(self) -> int:
+        return int(self._text((("thing",),)).shape[1])
