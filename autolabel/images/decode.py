@@ -79,8 +79,8 @@ def decode(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> R
     """
     picture = _open(data, path, max_pixels)
     try:
-        orientation = _orientation(picture)
         picture.load()
+        orientation = _orientation(picture)  # after the pixels: a PNG may bring its EXIF block last
         pixels = _to_rgb(picture)
     except MemoryError as error:
         raise _failure(path, f"out of memory at {picture.width}×{picture.height} px", "make it smaller") from error
@@ -169,6 +169,8 @@ def _hidden_damage(data: bytes) -> str | None:
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF orientation 1–8; a damaged EXIF block says nothing about the pixels and counts as upright."""
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return 1  # Pillow turns TIFFs itself, and tells their size as shown
     try:
         value = picture.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:

@@ -1,0 +1,424 @@
+"""Bytes to pixels: nothing half-read, nothing lying on its side."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from autolabel.errors import ImageError
+from autolabel.images import decode, image_id, image_size, list_sources, read_bytes
+
+HARD = Path(__file__).parent.parent / "sample_data" / "hard"
+BROKEN = {
+    "zero_bytes.jpg": "empty",
+    "truncated.jpg": "truncated",
+    "not_an_image.jpg": "not an image",
+    "huge_header.png": "above the limit",
+}
+
+
+def scene(height: int = 24, width: int = 40) -> np.ndarray:
+    """A picture without any symmetry: red grows to the right, green downwards, blue marks the top-left corner."""
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[..., 0] = np.linspace(0, 255, width).astype(np.uint8)[None, :]
+    rgb[..., 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    rgb[: height // 3, : width // 3, 2] = 200
+    return rgb
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_of(rows: bytes, size_wh: tuple[int, int], depth: int, colour: int, extra: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", *size_wh, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# --- what is not a picture -------------------------------------------------------------------------------------------
+
+
+def test_no_bytes():
+    with pytest.raises(ImageError, match=r"cannot decode 'a\.jpg': the file is empty"):
+        decode(b"", "a.jpg")
+    with pytest.raises(ImageError, match="empty"):
+        image_size(b"", "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\0", "not an image"),
+        (b"hello, world", "not an image"),
+        (b"<!DOCTYPE html><html>404", "a web page or XML"),
+        (b"%PDF-1.7\n", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0heic", "HEIC"),
+        (b"\xff\xd8\xff", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"GIF89a", "damaged"),
+        (b"BM", "damaged"),
+        (b"II*\0", "damaged"),
+        (b"RIFF\0\0\0\0WEBP", "damaged"),
+        (b"P6\n0 0\n255\n", "damaged|no pixels"),
+        (png_of(b"", (0, 5), 8, 2), "damaged|no pixels"),
+    ],
+)
+def test_not_a_picture(data: bytes, why: str):
+    with pytest.raises(ImageError, match=why):
+        decode(data, "x.jpg")
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM"])
+)
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_any_bytes_give_pixels_or_an_image_error(body: bytes, head: bytes):
+    try:
+        pixels = decode(head + body, "x", max_pixels=1_000_000)
+    except ImageError:
+        return
+    assert pixels.ndim == 3
+
+
+CODECS = {
+    "jpeg": ("JPEG", {}),
+    "progressive jpeg": ("JPEG", {"progressive": True}),
+    "png": ("PNG", {}),
+    "gif": ("GIF", {}),
+    "bmp": ("BMP", {}),
+    "webp": ("WEBP", {}),
+    "lossless webp": ("WEBP", {"lossless": True}),
+    "tiff": ("TIFF", {}),
+    "lzw tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    "deflate tiff": ("TIFF", {"compression": "tiff_deflate"}),
+    "jpeg tiff": ("TIFF", {"compression": "jpeg"}),
+    "ppm": ("PPM", {}),
+    "jpeg 2000": ("JPEG2000", {}),
+    "avif": ("AVIF", {}),
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_truncated_file_is_refused_wherever_it_is_cut(codec: str):
+    noise = np.random.default_rng(0).integers(0, 255, (61, 83, 3), dtype=np.uint8)
+    kind, options = CODECS[codec]
+    data = encoded(noise, kind, **options)
+    whole = decode(data, "whole")
+    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
+        with pytest.raises(ImageError, match=r"truncated|damaged"):
+            decode(data[: int(len(data) * share)], "cut")
+    with contextlib.suppress(ImageError):  # a missing last byte may be harmless, but then the picture is whole
+        np.testing.assert_array_equal(decode(data[:-1], "cut"), whole)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "progressive jpeg", "png", "gif", "lzw tiff"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_download_that_stopped_in_a_preallocated_file_is_refused(codec: str):
+    noise = np.random.default_rng(1).integers(0, 255, (61, 83, 3), dtype=np.uint8)
+    kind, options = CODECS[codec]
+    data = encoded(noise, kind, **options)
+    half = len(data) // 2
+    with pytest.raises(ImageError, match=r"truncated|damaged"):
+        decode(data[:half] + bytes(len(data) - half), "half.jpg")
+
+
+def test_a_flipped_bit_in_a_png_is_noticed():
+    data = bytearray(encoded(scene(), "PNG"))
+    data[data.index(b"IDAT") + 40] ^= 1
+    with pytest.raises(ImageError, match="damaged"):
+        decode(bytes(data), "a.png")
+
+
+def test_padding_after_the_end_of_a_jpeg_is_harmless():
+    data = encoded(scene(), "JPEG")
+    np.testing.assert_array_equal(decode(data + bytes(100), "a.jpg"), decode(data, "a.jpg"))
+
+
+def test_a_jpeg_with_a_thumbnail_cut_after_the_thumbnail_is_refused():
+    thumbnail = encoded(scene(), "JPEG")
+    data = encoded(scene(90, 120), "JPEG")
+    with_thumbnail = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+    decode(with_thumbnail, "a.jpg")
+    cut = len(thumbnail) + 6 + len(data) * 3 // 4
+    with pytest.raises(ImageError, match="truncated"):
+        decode(with_thumbnail[:cut] + bytes(500), "a.jpg")
+
+
+def test_pixel_limit_is_checked_before_allocating():
+    bomb = png_of(bytes(100), (60_000, 60_000), 8, 2)
+    with pytest.raises(ImageError, match=r"60000×60000 px are 3600 Mpx, above the limit of 200 Mpx"):
+        decode(bomb, "bomb.png")
+    data = encoded(scene(10, 10), "PNG")
+    with pytest.raises(ImageError, match="limit"):
+        decode(data, "a.png", max_pixels=99)
+    assert decode(data, "a.png", max_pixels=100).shape == (10, 10, 3)
+
+
+def test_limit_is_ours_and_not_pillows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert decode(encoded(scene(), "PNG"), "a.png").shape == (24, 40, 3)
+
+
+def test_importing_leaves_pillow_as_it_was():
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+# --- what is ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_pixel():
+    pixels = decode(encoded(Image.new("RGB", (1, 1), (10, 20, 30)), "PNG"), "a.png")
+    assert pixels.tolist() == [[[10, 20, 30]]]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_formats(codec: str):
+    kind, options = CODECS[codec]
+    data = encoded(scene(48, 80), kind, **options)
+    pixels = decode(data, "wrong.extension")
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    assert np.abs(pixels.astype(int) - scene(48, 80)).mean() < (14 if kind == "GIF" else 5)
+    assert image_size(data, "a") == (80, 48)
+
+
+def oriented(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """What a camera stores so that the tag turns it into ``upright`` (TIFF 6.0, tag 274)."""
+    return {
+        1: lambda p: p,
+        2: np.fliplr,
+        3: lambda p: np.rot90(p, 2),
+        4: np.flipud,
+        5: lambda p: p.transpose(1, 0, 2),
+        6: lambda p: np.rot90(p, 1),  # shown turned clockwise, so stored turned counter-clockwise
+        7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+        8: lambda p: np.rot90(p, -1),
+    }[orientation](upright)
+
+
+@given(st.integers(1, 8), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["PNG", "TIFF", "WEBP"]))
+@settings(max_examples=60, deadline=None)
+def test_every_orientation_comes_out_upright(orientation: int, height: int, width: int, kind: str):
+    upright = scene(height, width)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = encoded(np.ascontiguousarray(oriented(upright, orientation)), kind, exif=exif, **options)
+    np.testing.assert_array_equal(decode(data, "a"), upright)
+    assert image_size(data, "a") == (width, height)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_orientation(orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(np.ascontiguousarray(oriented(scene(), orientation)), "JPEG", exif=exif, quality=95, subsampling=0)
+    assert np.abs(decode(data, "a").astype(int) - scene()).mean() < 4
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_meaningless_orientation_counts_as_upright(value: int):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    np.testing.assert_array_equal(decode(encoded(scene(), "PNG", exif=exif), "a"), scene())
+
+
+def test_damaged_exif_does_not_cost_the_picture():
+    data = encoded(scene(), "JPEG")
+    broken = data[:2] + b"\xff\xe1\x00\x10Exif\x00\x00II*\x00\xff\xff\xff\xff" + data[2:]
+    np.testing.assert_array_equal(decode(broken, "a"), decode(data, "a"))
+
+
+@pytest.mark.parametrize(("top", "full"), [(200, 255), (1000, 1023), (4000, 4095), (16000, 16383), (65000, 65535)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_deep_grey_is_scaled_from_its_bit_depth(kind: str, top: int, full: int):
+    grey = np.array([[0, top // 2, top]], np.uint16)
+    pixels = decode(encoded(grey, kind), "a")
+    np.testing.assert_array_equal(pixels[0, :, 0], np.rint(grey[0] * (255 / full)))
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+
+
+def test_black_sixteen_bit_grey_stays_black():
+    assert not decode(encoded(np.zeros((2, 2), np.uint16), "PNG"), "a").any()
+
+
+def test_sixteen_bit_colour_keeps_its_high_byte():
+    rows = b"\0" + struct.pack(">6H", 0, 257 * 10, 65535, 257 * 200, 300, 255)
+    assert decode(png_of(rows, (2, 1), 16, 2), "a.png").tolist() == [[[0, 10, 255], [200, 1, 0]]]
+
+
+def test_white_is_zero_sixteen_bit_tiff():
+    grey = np.array([[0, 65535]], np.uint16)
+    data = encoded(grey, "TIFF", tiffinfo={262: 0})
+    if b"\x06\x01\x03\x00\x01\x00\x00\x00\x00\x00" not in data:
+        pytest.skip("this Pillow does not write that tag")
+    assert decode(data, "a")[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 0.25, 0.5], [0, 64, 128]),
+        ([-10.0, 0.0, 10.0], [0, 128, 255]),
+        ([0.0, float("nan"), 1.0], [0, 0, 255]),
+        ([3.0, 3.0, 3.0], [0, 0, 0]),
+    ],
+)
+def test_float_tiff(values: list[float], expected: list[int]):
+    data = encoded(np.array([values], np.float32), "TIFF")
+    assert decode(data, "a")[0, :, 0].tolist() == expected
+
+
+def test_float_tiff_without_a_number():
+    with pytest.raises(ImageError, match="no finite"):
+        decode(encoded(np.full((2, 2), np.nan, np.float32), "TIFF"), "a")
+
+
+def test_thirty_two_bit_tiff_is_stretched():
+    data = encoded(np.array([[-70000, 0, 70000]], np.int32), "TIFF")
+    assert decode(data, "a")[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_first_page_and_first_frame():
+    pages = [Image.fromarray(scene()), Image.new("RGB", (7, 9), "red")]
+    np.testing.assert_array_equal(
+        decode(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "a"), scene()
+    )
+    frames = [Image.new("RGB", (5, 4), colour) for colour in ("#00f", "#f00")]
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = encoded(
+            frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+        )
+        assert (decode(data, "a") == (0, 0, 255)).all()
+
+
+def test_one_bit():
+    bits = np.eye(9, dtype=bool)
+    for kind in ("PNG", "TIFF", "BMP", "PPM"):
+        assert (decode(encoded(Image.fromarray(bits), kind), "a")[..., 0] == bits * 255).all()
+
+
+def test_transparent_pixels_become_white():
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[0, :, 3] = (0, 51, 255)
+    for kind in ("PNG", "WEBP", "TIFF"):
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        assert decode(encoded(rgba, kind, **options), "a")[0, :, 0].tolist() == [255, 204, 0]
+    grey_alpha = Image.fromarray(rgba[..., 2:].copy(), "LA")
+    assert decode(encoded(grey_alpha, "PNG"), "a")[0, :, 0].tolist() == [255, 204, 0]
+
+
+def test_alpha_that_hides_everything_is_ignored():
+    rgba = np.full((2, 2, 4), 90, np.uint8)
+    rgba[..., 3] = 0
+    assert (decode(encoded(rgba, "PNG"), "a") == 90).all()
+
+
+def test_palette():
+    palette = Image.fromarray(scene()).quantize(200, dither=Image.Dither.NONE)
+    np.testing.assert_array_equal(decode(encoded(palette, "PNG"), "a"), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palette_with_transparency(kind: str):
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putdata([0, 1])
+    pixels = decode(encoded(palette, kind, transparency=0), "a")
+    assert pixels.tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def test_transparent_colour_without_alpha_channel():
+    pixels = decode(encoded(Image.fromarray(scene()), "PNG", transparency=(0, 0, 200)), "a")
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[-1, -1].tolist() == scene()[-1, -1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk(kind: str):
+    expected = scene(48, 80)
+    data = encoded(Image.fromarray(expected).convert("CMYK"), kind)
+    assert np.abs(decode(data, "a").astype(int) - expected).mean() < 5
+
+
+def test_threads_do_not_disturb_each_other():
+    barrier = threading.Barrier(8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = encoded(np.ascontiguousarray(oriented(scene(), 6)), "PNG", exif=exif)
+    bad = good[: len(good) // 2]
+
+    def work(number: int) -> bool:
+        barrier.wait()
+        for _ in range(20):
+            if number % 2:
+                with pytest.raises(ImageError):
+                    decode(bad, "bad")
+            else:
+                np.testing.assert_array_equal(decode(good, "good"), scene())
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_image_id_is_the_sha256_of_the_bytes():
+    assert image_id(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert image_id(b"a") != image_id(b"b")
+
+
+# --- the sample data's awkward files ---------------------------------------------------------------------------------
+
+
+def hard_files() -> list[str]:
+    return sorted(path.name for path in HARD.iterdir()) if HARD.is_dir() else []
+
+
+def test_the_awkward_files_are_all_there():
+    assert set(BROKEN) <= set(hard_files())
+    assert len(list_sources([str(HARD)])) == len(hard_files()) >= 14
+
+
+@pytest.mark.parametrize("name", hard_files())
+def test_awkward_file(name: str):
+    source = next(source for source in list_sources([str(HARD)]) if source.path == name)
+    data = read_bytes(source)
+    if name in BROKEN:
+        with pytest.raises(ImageError, match=BROKEN[name]):
+            decode(data, name)
+        return
+    pixels = decode(data, name)
+    assert pixels.shape == (*image_size(data, name)[::-1], 3)
+    assert name == "tiny_1x1.png" or pixels.std() > 5
+    if name == "exif_rotated.jpg":
+        assert pixels.shape == (320, 200, 3)
