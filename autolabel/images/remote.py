@@ -98,12 +98,12 @@ def _open(uri: str) -> tuple[Any, str]:
     except ImportError as error:
         remedy = 'pip install "autolabel-vision[cloud]"' if scheme in _CLOUD_SCHEMES else str(error)
         raise UsageError(
-            f"'{uris.redact(uri)}' needs a driver for {scheme}:// that is not installed: {remedy}"
+            f"'{uris.shown(uri)}' needs a driver for {scheme}:// that is not installed: {remedy}"
         ) from None
     except ValueError as error:
         if scheme in fsspec.available_protocols():
             raise
-        raise UsageError(f"'{uris.redact(uri)}': {scheme}:// is not a known protocol of fsspec") from error
+        raise UsageError(f"'{uris.shown(uri)}': {scheme}:// is not a known protocol of fsspec") from error
     return system, str(path)
 
 

@@ -62,7 +62,9 @@ def read_bytes(source: Source) -> bytes:
             return Path(source.uri).read_bytes()
         return _with_retries(source.uri)
     except Exception as error:
-        raise ImageError(f"cannot read '{source.path}': {_why(error)}; check that it exists and may be read") from None
+        raise ImageError(
+            f"cannot read '{source.path}': {_why(error, source.uri)}; check that it exists and may be read"
+        ) from None
 
 
 def _with_retries(uri: str) -> bytes:
@@ -100,16 +102,16 @@ def _expand(text: str) -> list[Found]:
     except UsageError:
         raise
     except FileNotFoundError as error:
-        reason = f"cannot be reached ({_why(error.__cause__)})" if error.__cause__ else "does not exist"
+        reason = f"cannot be reached ({_why(error.__cause__, text)})" if error.__cause__ else "does not exist"
         raise UsageError(
-            f"input '{uris.redact(text)}' {reason}: name an image file, a folder, a glob in quotes, "
+            f"input '{uris.shown(text)}' {reason}: name an image file, a folder, a glob in quotes, "
             f"a manifest ({', '.join(MANIFEST_EXTENSIONS)}) or a URI"
         ) from None
     except Exception as error:
-        raise UsageError(f"input '{uris.redact(text)}' cannot be listed: {_why(error)}") from None
+        raise UsageError(f"input '{uris.shown(text)}' cannot be listed: {_why(error, text)}") from None
     if not found:
         raise UsageError(
-            f"input '{uris.redact(text)}' holds no image: looked for {', '.join(sorted(IMAGE_EXTENSIONS))} "
+            f"input '{uris.shown(text)}' holds no image: looked for {', '.join(sorted(IMAGE_EXTENSIONS))} "
             "in it and its folders, leaving out hidden files and 'runs' folders; "
             "name files of another extension outright or in a manifest"
         )
@@ -118,7 +120,7 @@ def _expand(text: str) -> list[Found]:
 
 def _from_manifest(uri: str) -> list[Found]:
     """List a manifest's entries; those that are missing are kept, for the failure ledger."""
-    shown = uris.redact(uri)
+    shown = uris.shown(uri)
     is_local = not uris.is_uri(uri)
     entries = read_entries(Path(uri).read_bytes() if is_local else remote.read(uri), uris.strip_query(shown))
     folder = uris.strip_query(uri).rpartition("/")[0]
@@ -131,7 +133,7 @@ def _from_manifest(uri: str) -> list[Found]:
     if all(item.fingerprint == MISSING for item in found):
         raise UsageError(
             f"manifest '{shown}' names {len(found)} files, and none of them exists (first: "
-            f"'{uris.redact(found[0].uri)}'): relative entries are relative to the manifest"
+            f"'{uris.shown(found[0].uri)}'): relative entries are relative to the manifest"
         )
     return found
 
@@ -195,11 +197,11 @@ def _common(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return common
 
 
-def _why(error: BaseException) -> str:
+def _why(error: BaseException, uri: str) -> str:
     """Say in one line, without secrets, what a file system complains about."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = re.sub(r"\s+", " ", uris.redact(str(error))).strip()
+    text = re.sub(r"\s+", " ", uris.redact(str(error).replace(uri, uris.shown(uri)))).strip()
     if isinstance(error, FileNotFoundError):
         return "not found"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlencode
 ARCHIVES = ("zip", "tar", "libarchive")
 _WITHOUT_AUTHORITY = (*ARCHIVES, "file", "local", "memory")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+_USER = re.compile(r"//[^/\s]+@")
+_CHAIN = re.compile(r"::(?=[A-Za-z][\w+.-]*://|/|$)")
 _SECRET_PARAMETER = re.compile(
     r"^(x-amz-|x-goog-|x-oss-|x-ms-)|sig|token|secret|passw|credential|key|auth|expires|session|policy"
     r"|^(se|sp|sv|sr|st|spr|ske|skt|sks|skv|skoid|sktid|pwd|pw|code|hmac|hash)$",
@@ -25,11 +27,20 @@ def is_uri(text: str) -> bool:
 
 def redact(text: str) -> str:
     """Return ``text`` with the user names, passwords and query strings of every URL in it taken out."""
-    return _URL.sub(lambda match: _redact_url(match.group()), text)
+    return _URL.sub(lambda match: shown(match.group()), _USER.sub("//", text))
 
 
-def _redact_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
+def shown(uri: str) -> str:
+    """Return one URI or chain without its users, passwords and queries; a local path stays as it is."""
+    if not is_uri(uri):
+        return uri
+    return "::".join(_shown_link(part) for part in _CHAIN.split(uri))
+
+
+def _shown_link(part: str) -> str:
+    scheme, separator, rest = part.partition("://")
+    if not separator:
+        return part
     rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
