@@ -23,7 +23,7 @@ from autolabel.types import Annotation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autolabel.store import Run
+    from autolabel.dataset import Run
 
 _MAX_DETECTIONS = 100
 _MATCH_IOU = 0.5

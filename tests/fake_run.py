@@ -59,6 +59,9 @@ class FakeRun:
     def failures(self):
         return self.failed
 
+    def local_path(self, image):
+        return None
+
     def read_bytes(self, image):
         return self.files[image.path]
 

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from fake_run import FakeRun
 from rich.console import Console
 
 from autolabel.errors import UsageError
 from autolabel.evaluate import evaluate, print_result
 from autolabel.export import export_run
 from autolabel.ontology import LabelClass, Ontology
+from tests.fake_run import FakeRun
 
 ONTOLOGY = Ontology((LabelClass("scratch", ("scratch", "scrape")), LabelClass("dent")))
 

@@ -9,7 +9,6 @@ from xml.etree import ElementTree as Tree
 import numpy as np
 import pytest
 import supervision as sv
-from fake_run import FakeRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -22,6 +21,7 @@ from autolabel.export.split import check_fractions, split_of
 from autolabel.export.voc import inclusive_corners
 from autolabel.ontology import Ontology
 from autolabel.types import Box
+from tests.fake_run import FakeRun
 
 ONTOLOGY = Ontology.from_prompt("scratch. dent. rust")
 

@@ -23,8 +23,8 @@ from autolabel.export.voc import VocWriter
 from autolabel.export.yolo import YoloWriter
 
 if TYPE_CHECKING:
+    from autolabel.dataset import Run
     from autolabel.ontology import Ontology
-    from autolabel.store import Run
     from autolabel.types import Image
 
 Format = Literal["coco", "yolo", "yolo-seg", "voc"]
@@ -128,9 +128,9 @@ def _place(run: Run, image: Image, target: Path, images: Images) -> bool:
     from PIL import Image as Pillow
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    local = getattr(run, "local_path", lambda _: None)(image) if images == "link" else None
+    local = run.local_path(image) if images == "link" else None
     if local is not None:
-        target.symlink_to(Path(local).absolute())
+        target.symlink_to(local.absolute())
         source: Path | io.BytesIO = target
     else:
         # A remote image has nothing to link to.

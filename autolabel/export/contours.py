@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from autolabel.types import Mask
 
 Points = NDArray[np.float64]
-_MAX_AREA_CHANGE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ def mask_rings(mask: Mask) -> list[Ring]:
     return sorted(rings, key=lambda ring: (-ring.area, ring.points[:, 1].min(), ring.points[:, 0].min()))
 
 
-def simplify(ring: Ring, tolerance_px: float) -> Ring:
-    """Drop vertices that lie within ``tolerance_px`` of the outline; keep the ring where its area would change by 5 %.
+def simplify(ring: Ring, tolerance_px: float, max_area_change: float = 0.05) -> Ring:
+    """Drop vertices within ``tolerance_px`` of the outline; keep a ring whose area would change by more than a share.
 
     The guard is for thin structures: a scratch two pixels wide may not lose one of them to a tolerance.
     """
@@ -65,7 +64,7 @@ def simplify(ring: Ring, tolerance_px: float) -> Ring:
     if len(points) < 3:
         return ring
     simpler = Ring(points.astype(np.float64), ring.hole)
-    return simpler if abs(simpler.area - ring.area) <= _MAX_AREA_CHANGE * ring.area else ring
+    return simpler if abs(simpler.area - ring.area) <= max_area_change * ring.area else ring
 
 
 def join(rings: list[Ring]) -> Points:
