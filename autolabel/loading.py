@@ -67,12 +67,17 @@ def models_for(recipe: Recipe, *, offline: bool = False, given: Mapping[str, obj
     Raises ModelError when a backend is not installed or its weights cannot be had.
     """
     given = {task: model for task, model in (given or {}).items() if model is not None}
-    runtime = pick_runtime(recipe.device, recipe.dtype, offline)
+    runtime = None
 
     def find(task: Task, spec: str | None) -> LazyModel | None:
+        nonlocal runtime
         if task in given:
             return already_loaded(given[task])
-        return None if spec == NONE else lazily(task, spec, recipe.models, runtime)
+        if spec == NONE:
+            return None
+        # Choosing a device imports torch, which a run with models of its own may not need.
+        runtime = runtime or pick_runtime(recipe.device, recipe.dtype, offline)
+        return lazily(task, spec, recipe.models, runtime)
 
     detector = find("detector", recipe.detector)
     if detector is None:

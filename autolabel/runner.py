@@ -17,8 +17,8 @@ from typing import Any
 from autolabel import labeling, shards
 from autolabel.config import Recipe, load_recipe
 from autolabel.dataset import Run, latest_run, remember_latest
-from autolabel.errors import ConfigError
-from autolabel.images import Source, list_sources
+from autolabel.errors import ConfigError, ImageError
+from autolabel.images import Source, image_id, list_sources, read_bytes
 from autolabel.labeling import Plan, ReadImage
 from autolabel.loading import Models, models_for
 from autolabel.manifest import (
@@ -252,7 +252,9 @@ class _Pass:
         """Do what is left to do, then write the manifest and the failure ledger."""
         self._sources = {source.path: source for source in sources}
         places = self.folder.index(self.keys)
-        pending = [s for s in sources if _is_pending(places.get(s.path), s, retry_failed)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            decisions = pool.map(lambda s: _is_pending(places.get(s.path), s, retry_failed), sources)
+            pending = [source for source, decision in zip(sources, decisions, strict=True) if decision]
         waiting = {source.path for source in pending}
         live = _live_rows(places, waiting)
         incomplete = [n for n in self.folder.numbers() if self._missing_stages(n)]
@@ -412,9 +414,17 @@ class _Pass:
 
 
 def _is_pending(place: Place | None, source: Source, retry_failed: bool) -> bool:
-    if place is None or place.fingerprint != source.fingerprint:
+    """Tell whether an image has to be labelled; a file that was touched or copied, but not changed, has not."""
+    if place is None:
         return True
-    return place.failure is not None and (retry_failed or place.failure.stage == "read")
+    if place.failure is not None and (retry_failed or place.failure.stage == "read"):
+        return True
+    if place.fingerprint == source.fingerprint:
+        return False
+    try:
+        return image_id(read_bytes(source)) != place.image_id
+    except ImageError:
+        return True
 
 
 def _known_failure(row: ImageRow, place: Place | None) -> bool:

@@ -49,6 +49,7 @@ class Place:
     shard: int
     row: int
     fingerprint: str
+    image_id: str
     failure: Failure | None = None
 
 
@@ -122,7 +123,7 @@ class RunFolder:
             failed = {f.path: f for f in self.stage_failures(number, keys)} if keys else {}
             for row, image in enumerate(shards.read_images(self.images_file(number))):
                 failure = image.failure or failed.get(image.path)
-                places[image.path] = Place(number, row, image.fingerprint, failure)
+                places[image.path] = Place(number, row, image.fingerprint, image.image_id, failure)
         return places
 
     def stage_failures(self, shard: int, keys: StageKeys) -> list[Failure]:

@@ -1,0 +1,69 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import autolabel
+from tests.fakes import BoxSegmenter, ColourClassifier, SquareDetector, picture
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real images with ground truth, where there is one."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the real images (../shared/data) are not here")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def write_pictures(folder: Path, count: int = 6) -> Path:
+    """Write ``count`` pictures: a scratch on each, a dent on every second, nothing on every fifth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        squares = [("scratch", 2 + number % 30, 3, 10), ("dent", 40, 20, 8 + number % 7)][: 1 + number % 2]
+        if number % 5 == 4:
+            squares = []
+        Image.fromarray(picture(*squares)).save(folder / f"{number:03d}.png")
+    return folder
+
+
+class Models(dict[str, object]):
+    """The three fakes, as keyword arguments of ``autolabel.run``."""
+
+    def __init__(self) -> None:
+        super().__init__(detector=SquareDetector(), segmenter=BoxSegmenter(), classifier=ColourClassifier())
+
+    def calls(self) -> dict[str, list[int]]:
+        """Batch sizes of every call, by task."""
+        return {task: list(model.calls) for task, model in self.items()}  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def models() -> Models:
+    """Fakes that answer by arithmetic."""
+    return Models()
+
+
+@pytest.fixture
+def make_run(workspace: Path) -> Callable[..., autolabel.Run]:
+    """Label a few pictures with the fakes."""
+
+    def make(count: int = 6, prompt: str = "scratch. dent.", **settings: object) -> autolabel.Run:
+        write_pictures(workspace / "images", count)
+        return autolabel.run(prompt=prompt, **{**Models(), **settings})  # type: ignore[arg-type]
+
+    return make
