@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoTokenizer, GroundingDinoImageProcessor
+from transformers.utils import logging
 
 from autolabel.errors import ModelError
 from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions
@@ -39,13 +41,26 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     if not on_gpu(runtime):
         keep_memory()
     digest = weights_sha256(found.weights)
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    with _no_progress_bar():
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     model = model.eval().to(runtime.device)
     info = ModelInfo(str(ref), digest, licence_of(ref), runtime.device, runtime.dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     longest = min(config.max_text_len, config.text_config.max_position_embeddings)
     processor = GroundingDinoImageProcessor.from_pretrained(folder, local_files_only=True)
     return DinoDetector(info, settings, DinoModel(tokenizer, longest, processor, _forward(model)))
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Load without transformers' bar: it would be drawn across a run's own output."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _forward(model: Any) -> Callable[[torch.Tensor, torch.Tensor, Pass], tuple[torch.Tensor, torch.Tensor]]:

@@ -192,8 +192,9 @@ def _official_state(state: dict[str, torch.Tensor], model: torch.nn.Module) -> d
     plain = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     optional = {"bert.embeddings.position_ids", "label_enc.weight"}
     kept = {name: tensor for name, tensor in plain.items() if name in own or name not in optional}
-    # BERT's pooler is built but never used, and some checkpoints leave it out.
-    return {**{n: own[n] for n in own if n.startswith("bert.pooler.") and n not in kept}, **kept}
+    # BERT's pooler is built but never used, and the window indices are computed: some checkpoints leave them out.
+    spare = {n: own[n] for n in own if n.startswith("bert.pooler.") or n.endswith(".relative_position_index")}
+    return {**spare, **kept}
 
 
 def _forward(model: Any, misc: Any) -> Callable[[torch.Tensor, torch.Tensor, Pass], tuple[torch.Tensor, torch.Tensor]]:
@@ -201,7 +202,9 @@ def _forward(model: Any, misc: Any) -> Callable[[torch.Tensor, torch.Tensor, Pas
         if tuple(model.tokenizer(each.caption)["input_ids"]) != each.token_ids:
             raise ModelError(f"the text encoder splits the caption {each.caption!r} differently than its phrases")
         samples = misc.NestedTensor(pixels, mask == 0)
-        outputs = model(samples, captions=[each.caption] * len(pixels))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its decoder uses an old name of torch.autocast
+            outputs = model(samples, captions=[each.caption] * len(pixels))
         return outputs["pred_logits"], outputs["pred_boxes"]
 
     return forward

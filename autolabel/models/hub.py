@@ -7,7 +7,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolabel.errors import ModelError
@@ -63,10 +63,10 @@ def locate(ref: ModelRef, runtime: Runtime) -> Located:
 
     Raises ModelError that says what to do when they cannot be had.
     """
+    ref = canonical(ref)
     local = on_disk(ref)
     if local is not None:
         return local
-    repository(ref)
     found = cached(ref)
     if found is not None:
         return found
@@ -75,6 +75,22 @@ def locate(ref: ModelRef, runtime: Runtime) -> Located:
     from autolabel.models.pull import download
 
     return download(ref)
+
+
+def canonical(ref: ModelRef) -> ModelRef:
+    """Replace open_clip's own ``ARCHITECTURE/TAG`` by the repository that holds it, and a ``weights`` option by it."""
+    if ref.backend != "open-clip" or ref.reference == "starter":
+        return ref
+    weights = dict(ref.options).get("weights")
+    if weights is not None:
+        if not Path(weights).expanduser().is_file():
+            raise ModelError(f"{ref}: no weights file {weights}")
+        return replace(ref, reference=weights)
+    if Path(ref.reference).expanduser().exists():
+        return ref
+    from autolabel.models.open_clip import hub_ref
+
+    return hub_ref(ref)
 
 
 def on_disk(ref: ModelRef) -> Located | None:

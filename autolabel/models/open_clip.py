@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from autolabel.errors import ModelError
 from autolabel.models.crops import BACKGROUNDS, SQUARES, Background, CropStyle, Square, region_crops
-from autolabel.models.hub import locate
+from autolabel.models.hub import canonical, locate
 from autolabel.models.runtime import inference, keep_memory, on_gpu
 from autolabel.models.sets import licence_of
 from autolabel.models.specs import Options, folder_defaults
@@ -47,18 +47,16 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
     """
     import open_clip
 
-    weights = Options(ref).text("weights", "")
-    if weights:
-        return _from_file(ref, runtime, Path(weights).expanduser())
-    where = hub_ref(ref)
-    found = locate(where, runtime)
+    found = locate(ref, runtime)
+    if Options(ref).text("weights", ""):
+        return _from_file(ref, runtime, found.weights[0])
     model_name = f"local-dir:{found.folder}"
     digest = weights_sha256(found.weights)
     with _silenced():
         # open_clip itself reads with weights_only=True, and takes the weights of the folder.
         model = open_clip.create_model(model_name, precision="fp32", pretrained_text=False, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(model_name)
-    info = ModelInfo(str(ref), digest, licence_of(where), runtime.device, runtime.dtype)
+    info = ModelInfo(str(ref), digest, licence_of(canonical(ref)), runtime.device, runtime.dtype)
     return _classifier(ref, info, model, tokenizer, folder_defaults(found.folder / _CONFIG))
 
 
@@ -66,9 +64,6 @@ def _from_file(ref: ModelRef, runtime: Runtime, weights: Path) -> ClipClassifier
     import open_clip
 
     architecture = ref.reference
-
-    if not weights.is_file():
-        raise ModelError(f"{ref}: no weights file {weights}")
     if architecture not in open_clip.list_models():
         raise ModelError(f"{ref}: open_clip has no architecture {architecture!r}")
     with _silenced():
@@ -170,7 +165,7 @@ class ClipClassifier:
         embeddings = self._encode_images(crops)
         probs = np.zeros((len(crops), len(classes)), np.float32)
         if text is not None and len(crops):
-            logits = float(self._model.logit_scale.exp()) * (embeddings @ text.T)
+            logits = float(self._model.logit_scale.detach().exp()) * (embeddings @ text.T)
             probs = logits.softmax(dim=-1).numpy()
         answers = []
         start = 0

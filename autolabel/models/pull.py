@@ -14,6 +14,7 @@ from autolabel.models.hub import (
     PROBE_SECONDS,
     Located,
     cached,
+    canonical,
     endpoint,
     hub_reachable,
     on_disk,
@@ -57,12 +58,10 @@ def download(ref: ModelRef, progress: Progress = _silent) -> Located:
 
     if not hub_reachable():
         raise ModelError(f"{ref} is not on this disk, and the hub ({endpoint()}) does not answer. {remedy(ref)}")
-    name, file = repository(ref)
+    name, _ = repository(ref)
     try:
         files = _remote_files(ref)
-        wanted = [file] if file else _wanted(ref.backend, list(files))
-        if not wanted or any(each not in files for each in wanted):
-            raise ModelError(f"{ref}: the repository has none of {file or ', '.join(LAYOUTS[ref.backend].weights)}")
+        wanted = _wanted(ref, list(files))
         progress(f"{ref}: {len(wanted)} files, {sum(files[each].size or 0 for each in wanted) / 1e6:.0f} MB")
         folder = Path(
             snapshot_download(name, revision=ref.revision, allow_patterns=wanted, etag_timeout=2 * PROBE_SECONDS)
@@ -85,18 +84,8 @@ def _refs(what: str) -> list[tuple[Task, ModelRef]]:
     backend = what.partition(":")[0]
     for task in ENTRY_POINT_GROUPS:
         if backend in LAYOUTS and backend in backend_names(task):
-            ref = resolve(task, what)
-            return [(task, _on_hub(ref))]
+            return [(task, canonical(resolve(task, what)))]
     raise ModelError(f"{what!r} is no model set ({', '.join(SETS)}) and no spec of {', '.join(LAYOUTS)}")
-
-
-def _on_hub(ref: ModelRef) -> ModelRef:
-    """Replace open_clip's ``ARCHITECTURE/TAG`` by the repository that holds it."""
-    if ref.backend != "open-clip" or on_disk(ref):
-        return ref
-    from autolabel.models.open_clip import hub_ref
-
-    return hub_ref(ref)
 
 
 def _locked(found: Located | None) -> Located | None:
@@ -111,15 +100,18 @@ def _remote_files(ref: ModelRef) -> dict[str, Any]:
     return {each.rfilename: each for each in info.siblings or ()}
 
 
-def _wanted(backend: str, names: Sequence[str]) -> list[str]:
+def _wanted(ref: ModelRef, names: Sequence[str]) -> list[str]:
     """Of a repository's files, those to fetch: configuration, tokenizer, and the best kind of weights there is."""
-    layout = LAYOUTS[backend]
+    _, file = repository(ref)
+    if file is not None and file in names:
+        return [file]
+    layout = LAYOUTS[ref.backend]
     others = [name for name in names if any(fnmatch(name, pattern) for pattern in layout.needs + layout.extras)]
     for pattern in layout.weights:
         weights = [name for name in names if fnmatch(name, pattern) and "/" not in name]
-        if weights:
+        if weights and file is None:
             return others + weights
-    return []
+    raise ModelError(f"{ref}: the repository has none of {file or ', '.join(layout.weights)}")
 
 
 def _lock(ref: ModelRef, folder: Path, names: Sequence[str], remote: dict[str, Any]) -> None:
