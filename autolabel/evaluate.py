@@ -1,42 +1,31 @@
 """Measure a run against ground truth in COCO format: AP and AR by pycocotools, and counts at the run's thresholds.
 
-AP is taken over the annotations as stored, that is above the recipe's thresholds: it says how good the labels are, and
-is at most the AP of the detector's whole ranking.
+AP is taken over the annotations as stored, that is above the recipe's thresholds: it says how good the labels are.
+Published figures rank everything a detector says; ``ranked="proposals"`` does that with the stored low-floor proposals.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autolabel.errors import UsageError
+from autolabel.ontology import Ontology
+from autolabel.scores import Precision, Scores
+from autolabel.stages.resolve import Gates, resolve
 from autolabel.truth import match_categories, match_images, read_coco
-from autolabel.types import Annotation
+from autolabel.types import Annotation, Box, Mask
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autolabel.dataset import Run
 
-_MAX_DETECTIONS = 100
+Ranked = Literal["annotations", "proposals"]
 _MATCH_IOU = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Precision:
-    """COCO figures in [0, 1]: AP over IoU 0.50 to 0.95, AP at 0.50 and 0.75, AR with at most 100 an image."""
-
-    ap: float
-    ap50: float
-    ap75: float
-    ar: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +49,12 @@ class EvalResult:
     """What a run is worth against ground truth; ``to_dict`` gives what JSON can hold.
 
     Only images on both sides count. ``clean_images`` have no ground truth at all; annotations on them are false.
-    ``mask`` is None where either side has no masks.
+    ``mask`` is None where either side has no masks. ``ranked`` says what AP and AR were taken over; the counts are
+    always of annotations.
     """
 
     against: str
+    ranked: Ranked
     images: int
     truths: int
     annotations: int
@@ -78,13 +69,15 @@ class EvalResult:
     categories_only_in_truth: tuple[str, ...]
     classes_only_in_run: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
 
-def evaluate(run: Run, coco_path: Path) -> EvalResult:
+def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> EvalResult:
     """Compare a run with the COCO file ``coco_path``; raises UsageError where the two cannot be matched clearly."""
+    if ranked not in get_args(Ranked):
+        raise UsageError(f"ranked must be one of {', '.join(get_args(Ranked))}, got {ranked!r}")
     truth = read_coco(coco_path)
     truth_images = {int(image["id"]): image for image in truth["images"]}
     category_to_label, categories_only_in_truth = match_categories(truth["categories"], run.ontology)
@@ -113,19 +106,27 @@ def evaluate(run: Run, coco_path: Path) -> EvalResult:
             clean += 1
             on_clean.append(len(item.annotations))
     counted = [record for record in found if record["category_id"] in labels]
-    box = _Scores("bbox", image_records, labels, truths, counted)
+    box = counts = Scores("bbox", image_records, labels, truths, counted)
+    if ranked == "proposals":
+        numbers = {path: number for number, path in enumerate(sorted(image_of), start=1)}
+        counted = [record for record in _proposal_records(run, numbers) if record["category_id"] in labels]
+        box = Scores("bbox", image_records, labels, truths, counted)
     has_masks = all("segmentation" in t for t in truths) and (not counted or any("segmentation" in f for f in counted))
-    mask = _Scores("segm", image_records, labels, truths, counted) if has_masks and truths else None
+    mask = Scores("segm", image_records, labels, truths, counted) if has_masks and truths else None
     names = run.ontology.names
     matched_truths = set(image_of.values())
     return EvalResult(
         against=str(coco_path),
+        ranked=ranked,
         images=len(image_of),
         truths=len(truths),
         annotations=len(found),
         box=box.overall(),
         mask=mask.overall() if mask else None,
-        classes=tuple(_class_result(names[label], place, box, mask) for place, label in enumerate(labels)),
+        classes=tuple(
+            _class_result(names[label], counts.counts(place), box.of(place), mask.of(place) if mask else None)
+            for place, label in enumerate(labels)
+        ),
         clean_images=clean,
         clean_images_annotated=sum(count > 0 for count in on_clean),
         false_positives_on_clean=sum(on_clean),
@@ -161,7 +162,7 @@ def print_result(result: EvalResult, console: Console | None = None) -> None:
     console.print(table)
     console.print(
         f"{result.false_positives_on_clean} annotations on {result.clean_images_annotated} "
-        f"of {result.clean_images} clean images; precision and recall at IoU {_MATCH_IOU}"
+        f"of {result.clean_images} clean images; precision and recall at IoU {_MATCH_IOU}, AP over {result.ranked}"
     )
     for what, names in (
         ("images only in the ground truth", result.images_only_in_truth),
@@ -172,78 +173,6 @@ def print_result(result: EvalResult, console: Console | None = None) -> None:
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             console.print(f"{len(names)} {what}: {', '.join(names[:5])}{more}", style="yellow", markup=False)
-
-
-class _Scores:
-    """One pass of pycocotools over one kind of region; classes are addressed by their place in ``labels``."""
-
-    def __init__(
-        self,
-        kind: str,
-        images: list[dict[str, Any]],
-        labels: list[int],
-        truths: list[dict[str, Any]],
-        found: list[dict[str, Any]],
-    ) -> None:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        key = "segmentation" if kind == "segm" else "bbox"
-        sides = []
-        with contextlib.redirect_stdout(io.StringIO()):
-            for records in (truths, found):
-                side = COCO()
-                side.dataset = {
-                    "images": images,
-                    "categories": [{"id": label, "name": str(label)} for label in labels],
-                    "annotations": [dict(record) for record in records if key in record],
-                }
-                side.createIndex()
-                sides.append(side)
-            run = COCOeval(*sides, kind)
-            run.params.catIds = labels
-            run.params.maxDets = [1, 10, _MAX_DETECTIONS]
-            self._precision = np.full((10, 101, len(labels)), -1.0)
-            self._recall = np.full((10, len(labels)), -1.0)
-            self._matches: list[dict[str, Any] | None] = []
-            if images and labels:
-                run.evaluate()
-                run.accumulate()
-                self._precision = run.eval["precision"][:, :, :, 0, -1]
-                self._recall = run.eval["recall"][:, :, 0, -1]
-                self._matches = run.evalImgs
-        self._images = len(images)
-        self._areas = len(run.params.areaRng)
-
-    def overall(self) -> Precision | None:
-        """Mean over the classes that have ground truth."""
-        return self._figures(slice(None))
-
-    def of(self, place: int) -> Precision | None:
-        """Figures of one class."""
-        return self._figures(slice(place, place + 1))
-
-    def counts(self, place: int) -> Counter[str]:
-        """Count the matches of one class at IoU 0.5; crowds, and what lies on them, do not count."""
-        total: Counter[str] = Counter()
-        # evalImgs runs over classes, then area ranges (all of them first), then images.
-        start = place * self._areas * self._images
-        for image in self._matches[start : start + self._images]:
-            if image is None:
-                continue
-            counted = ~np.asarray(image["dtIgnore"][0], np.bool_)
-            matched = np.asarray(image["dtMatches"][0]) > 0
-            total["tp"] += int((matched & counted).sum())
-            total["fp"] += int((~matched & counted).sum())
-            total["truths"] += int((~np.asarray(image["gtIgnore"], np.bool_)).sum())
-        return total
-
-    def _figures(self, places: slice) -> Precision | None:
-        precision, recall = self._precision[:, :, places], self._recall[:, places]
-        if not (precision > -1).any():
-            return None
-        ap, ap50, ap75 = (_mean(p) for p in (precision, precision[0], precision[5]))
-        return Precision(ap, ap50, ap75, _mean(recall))
 
 
 def _truth_record(record: dict[str, Any], key: int, image: int, label: int) -> dict[str, Any]:
@@ -257,17 +186,49 @@ def _truth_record(record: dict[str, Any], key: int, image: int, label: int) -> d
 
 
 def _found_record(annotation: Annotation, key: int, image: int) -> dict[str, Any]:
-    box = annotation.box
+    return _record(annotation.box, annotation.label_id, annotation.score, annotation.mask) | {
+        "id": key,
+        "image_id": image,
+    }
+
+
+def _record(box: Box, label: int, score: float, mask: Mask | None) -> dict[str, Any]:
     bbox = [box.x_min, box.y_min, box.width, box.height]
-    result: dict[str, Any] = {"id": key, "image_id": image, "category_id": annotation.label_id, "bbox": bbox}
-    result |= {"area": box.area, "score": annotation.score, "iscrowd": 0}
-    if annotation.mask is not None:
-        result["segmentation"] = annotation.mask.to_coco()
-    return result
+    result = {"category_id": label, "bbox": bbox, "area": box.area, "score": score, "iscrowd": 0}
+    return result | ({"segmentation": mask.to_coco()} if mask is not None else {})
 
 
-def _class_result(name: str, place: int, box: _Scores, mask: _Scores | None) -> ClassResult:
-    counts = box.counts(place)
+def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Resolve every stored proposal of the numbered images as the recipe does, but with all thresholds at 0."""
+    thresholds = run.manifest.resolved["thresholds"]
+    overlaps = {name: thresholds[name] for name in ("nms_iou", "cross_class_iou")}
+    floors = tuple(replace(c, min_score=None, min_prob=None, min_area_px=None) for c in run.ontology.all_classes)
+    gates = Gates.of(Ontology(floors), min_score=0.0, min_prob=0.0, min_area_px=0.0, **overlaps)
+    count, assign = len(run.ontology.classes), run.manifest.assign
+    records: list[dict[str, Any]] = []
+    for one in run.proposals():
+        if (number := numbers.get(one.image.path)) is None:
+            continue
+        kept = resolve(
+            one.boxes_xyxy,
+            one.class_scores,
+            one.class_probs,
+            gates=gates,
+            assign=assign,  # type: ignore[arg-type]  # the manifest keeps it as text
+            class_count=count,
+        )
+        for place, label in zip(kept.kept.tolist(), kept.labels.tolist(), strict=True):
+            record = _record(
+                Box(*one.boxes_xyxy[place].tolist()),
+                label,
+                float(one.class_scores[place].max()),
+                one.masks[place],
+            )
+            records.append(record | {"id": len(records) + 1, "image_id": number})
+    return records
+
+
+def _class_result(name: str, counts: Counter[str], box: Precision | None, mask: Precision | None) -> ClassResult:
     tp, fp, truths = counts["tp"], counts["fp"], counts["truths"]
     return ClassResult(
         name=name,
@@ -278,8 +239,8 @@ def _class_result(name: str, place: int, box: _Scores, mask: _Scores | None) -> 
         misses=truths - tp,
         precision=_ratio(tp, tp + fp),
         recall=_ratio(tp, truths),
-        box=box.of(place),
-        mask=mask.of(place) if mask else None,
+        box=box,
+        mask=mask,
     )
 
 
@@ -290,11 +251,6 @@ def _check_size(path: str, size_wh: tuple[int, int], truth: dict[str, Any]) -> N
             f"{path!r} is {size_wh[0]}×{size_wh[1]} px in the run and {stated[0]}×{stated[1]} px in the ground truth; "
             "the ground truth must be for the upright image at its full size"
         )
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what was measured; pycocotools writes -1 where there is no ground truth."""
-    return round(float(values[values > -1].mean()), 6)
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -41,7 +41,7 @@ def coco(tmp_path, images, annotations, categories=((1, "scratch"), (2, "dent"))
 def test_empty_run_against_empty_truth(tmp_path):
     result = evaluate(FakeRun(ONTOLOGY), coco(tmp_path, [], []))
     assert (result.images, result.box, result.mask) == (0, None, None)
-    json.dumps(result.to_dict())
+    json.dumps(result.to_json())
 
 
 def test_own_export_is_perfect(tmp_path):
@@ -197,3 +197,16 @@ def test_table_names_classes_and_what_was_left_out(tmp_path):
     assert "scratch" in text
     assert "1.000" in text
     assert "a[/b].png" in text
+
+
+def test_proposals_rank_what_the_thresholds_cut_off(make_run, tmp_path):
+    permissive = make_run(6, thresholds={"min_score": 0.0})
+    export_run(permissive, "coco", tmp_path / "all")
+    strict = make_run(6, thresholds={"min_score": 1.0})
+    truth = tmp_path / "all" / "annotations.json"
+    assert evaluate(strict, truth).box.ap == 0
+    result = evaluate(strict, truth, ranked="proposals")
+    assert (result.box.ap, result.mask.ap) == (1, 1)
+    assert (result.ranked, result.annotations, result.classes[0].recall) == ("proposals", 0, 0)
+    with pytest.raises(UsageError, match="got 'guesses'"):
+        evaluate(strict, truth, ranked="guesses")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from autolabel.types import Mask
 
 Points = NDArray[np.float64]
+_MAX_ENDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,11 @@ def join(rings: list[Ring]) -> Points:
         return np.zeros((0, 2))
     joined = rings[0].points
     for ring in rings[1:]:
-        gaps = ((joined[:, None, :] - ring.points[None, :, :]) ** 2).sum(axis=2)
-        here, there = np.unravel_index(int(gaps.argmin()), gaps.shape)
+        # Any two vertices make a valid bridge; of long outlines every n-th is looked at, to bound the table of gaps.
+        every, each = len(joined) // _MAX_ENDS + 1, len(ring.points) // _MAX_ENDS + 1
+        gaps = ((joined[::every, None, :] - ring.points[None, ::each, :]) ** 2).sum(axis=2)
+        row, column = np.unravel_index(int(gaps.argmin()), gaps.shape)
+        here, there = int(row) * every, int(column) * each
         loop = np.concatenate([ring.points[there:], ring.points[: there + 1]])
         joined = np.concatenate([joined[: here + 1], loop, joined[here:]])
     return joined

@@ -39,6 +39,7 @@ class Shape:
     height: float
     left: float
     top: float
+    bottom: float
     path: str
     differs: bool
     human: bool
@@ -107,7 +108,7 @@ def data_uri(pixels: RGB, max_side: int) -> str:
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
         pixels = np.asarray(cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
     buffer = io.BytesIO()
-    Pillow.fromarray(pixels).save(buffer, "WEBP", quality=_QUALITY, method=4)
+    Pillow.fromarray(pixels).save(buffer, "WEBP", quality=_QUALITY, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -124,6 +125,7 @@ def _shape(annotation: Annotation, image: Image, max_side: int) -> Shape:
         height=round(box.height, 1),
         left=round(100 * box.x_min / image.width, 2),
         top=round(100 * box.y_min / image.height, 2),
+        bottom=round(100 * box.y_max / image.height, 2),
         path=_outline(annotation.mask, max(image.width, image.height) / max_side) if annotation.mask else "",
         differs=disagrees(annotation),
         human=annotation.origin == "human",
