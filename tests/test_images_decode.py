@@ -252,6 +252,7 @@ def test_meaningless_orientation_counts_as_upright(value: int):
     np.testing.assert_array_equal(decode(encoded(scene(), "PNG", exif=exif), "a"), scene())
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_does_not_cost_the_picture():
     data = encoded(scene(), "JPEG")
     broken = data[:2] + b"\xff\xe1\x00\x10Exif\x00\x00II*\x00\xff\xff\xff\xff" + data[2:]

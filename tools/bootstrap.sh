@@ -22,13 +22,13 @@ new_enough() { "$1" -c "import sys; sys.exit(sys.version_info < ($OLDEST))" >/de
 
 find_python() {
     local name
-    for name in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
+    for name in ${PYTHON:-python3.13 python3.12 python3.11 python3.14 python3 python}; do
         if command -v "$name" >/dev/null && new_enough "$name"; then
             command -v "$name"
             return
         fi
     done
-    die "Python 3.11, 3.12 or 3.13 is needed and none was found${PYTHON:+ at PYTHON=$PYTHON}." \
+    die "Python 3.11 or newer is needed and none was found${PYTHON:+ at PYTHON=$PYTHON}." \
         "On Debian or Ubuntu: apt-get install python3 python3-venv. Elsewhere: set PYTHON=/path/to/python3.12"
 }
 
@@ -87,7 +87,7 @@ ensure_venv() {
 
 # A virtual environment may have no pip: made without ensurepip, by uv, or by a run that was interrupted.
 install_uv() {
-    local -a options=(install --quiet --disable-pip-version-check "uv==$UV_VERSION")
+    local -a options=(install --quiet --disable-pip-version-check --force-reinstall "uv==$UV_VERSION")
     if "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$VENV/bin/python" -m ensurepip >/dev/null 2>&1; then
         "$VENV/bin/python" -m pip "${options[@]}" && return
     elif pip_of_system "$1"; then
