@@ -51,8 +51,8 @@ format: setup-dev ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	@$(BIN)/ruff format $(wildcard $(SOURCES))
 
-train-starter: setup-dev ## Train the bundled models anew (hours on a CPU; see training/)
-	@$(BIN)/python -m training.train_starter
+train-starter: setup-dev ## Train the bundled models anew (hours on a CPU, resumable)
+	@$(BIN)/python -m training.train_all $(TRAIN_ARGS)
 
 lock: setup-dev ## Write constraints.txt anew: the newest versions that suit each other
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras --group dev \
