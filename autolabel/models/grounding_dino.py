@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoTo
 from transformers.utils import logging
 
 from autolabel.errors import ModelError
-from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions
+from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions, exact_heads
 from autolabel.models.hub import locate
 from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
@@ -44,6 +44,7 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     with _no_progress_bar():
         model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     model = model.eval().to(runtime.device)
+    exact_heads(model, runtime)
     info = ModelInfo(str(ref), digest, licence_of(ref), runtime.device, runtime.dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     longest = min(config.max_text_len, config.text_config.max_position_embeddings)

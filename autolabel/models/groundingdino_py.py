@@ -20,7 +20,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, GroundingDinoImageProcessor
 
 from autolabel.errors import ModelError
-from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions
+from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions, exact_heads
 from autolabel.models.hub import STARTER, locate, tokenizer_files
 from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
@@ -92,6 +92,7 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     digest = weights_sha256([path])
     load_strict(model, _official_state(read_state_dict(path), model), path)
     model = model.eval().to(runtime.device)
+    exact_heads(model, runtime)
     info = ModelInfo(str(ref), digest, "Apache-2.0", runtime.device, runtime.dtype)
     processor = GroundingDinoImageProcessor()
     longest = min(int(config.max_text_len), model.bert.config.max_position_embeddings)

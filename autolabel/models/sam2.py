@@ -184,7 +184,7 @@ class Sam2Segmenter:
 
     def pixel_values(self, image: RGB) -> torch.Tensor:
         """Squash one image to the model's square input and normalise it: ``(3, S, S)`` float on the device."""
-        chw = torch.from_numpy(np.ascontiguousarray(image)).to(self._runtime.device).permute(2, 0, 1)
+        chw = torch.from_numpy(np.array(image)).to(self._runtime.device).permute(2, 0, 1)
         size = self._model.image_size
         small = F.interpolate((chw.float() / 255)[None], (size, size), mode="bilinear", antialias=True)[0]
         return (small - self._mean) / self._std
