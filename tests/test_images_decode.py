@@ -345,6 +345,21 @@ def test_alpha_that_hides_everything_is_ignored():
     assert (decode(encoded(rgba, "PNG"), "a") == 90).all()
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F", "CMYK"])
+def test_pixels_are_the_callers_own(mode: str):
+    pixels = decode(encoded(Image.new(mode, (1, 1)), "TIFF" if mode in ("F", "CMYK") else "PNG"), "a")
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+
+
+def test_unsupported_kind_is_not_called_damaged():
+    shorts = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 110, 277: 7, 278: 1, 279: 7}  # seven bands
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(shorts)) + entries + bytes(4)
+    with pytest.raises(ImageError, match="unsupported kind of image"):
+        decode(data.ljust(200, b"\1"), "a.tif")
+
+
 def test_palette():
     palette = Image.fromarray(scene()).quantize(200, dither=Image.Dither.NONE)
     np.testing.assert_array_equal(decode(encoded(palette, "PNG"), "a"), np.asarray(palette.convert("RGB")))

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -28,18 +27,18 @@ from PIL import (
 )
 
 from autolabel.errors import ImageError
+from autolabel.images.pixels import to_rgb, upright
 from autolabel.types import RGB
 
 DEFAULT_MAX_PIXELS = 200_000_000
 """Largest width × height that is decoded; 200 Mpx are 600 MB of RGB."""
 
 _ORIENTATION_TAG = 0x0112
-_PHOTOMETRIC_TAG = 262
-_GREY_BIT_DEPTHS = (8, 10, 12, 14, 16)
 
 _TRUNCATION_WORDS = ("truncated", "unexpected end", "not enough", "incomplete", "read past", "end of file")
 
-_REPLACE = "replace the file with an intact copy, or remove it"
+_UNSUPPORTED_WORDS = ("not supported", "unsupported", "unknown pixel mode", "samples per pixel", "unhandled")
+_REPLACE = "replace the file with an intact copy, convert it to PNG, or remove it"
 
 _Plugin = Callable[[io.BytesIO], Image.Image]
 _SIGNATURES: tuple[tuple[bytes, _Plugin], ...] = (
@@ -81,12 +80,12 @@ def decode(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> R
     try:
         picture.load()
         orientation = _orientation(picture)  # after the pixels: a PNG may bring its EXIF block last
-        pixels = _to_rgb(picture)
+        pixels = to_rgb(picture)
     except MemoryError as error:
         raise _failure(path, f"out of memory at {picture.width}×{picture.height} px", "make it smaller") from error
     except Exception as error:
         raise _failure(path, _reason(error), _REPLACE) from error
-    return np.ascontiguousarray(_upright(pixels, orientation))
+    return np.require(upright(pixels, orientation), np.uint8, ["C", "W"])
 
 
 def image_size(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
@@ -178,70 +177,13 @@ def _orientation(picture: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(pixels: RGB, orientation: int) -> RGB:
-    """Undo what the EXIF orientation says was done: 2–4 mirror or turn by 180°, 5–8 also swap rows and columns."""
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    flip_rows = orientation in (3, 4, 7, 8)
-    flip_columns = orientation in (2, 3, 6, 7)
-    return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def _to_rgb(picture: Image.Image) -> RGB:
-    mode = picture.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        grey = _grey_to_uint8(np.asarray(picture))
-        if _min_is_white(picture):
-            grey = 255 - grey
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        return _on_white(np.asarray(picture.convert("RGBA")))
-    return np.array(picture.convert("RGB"))
-
-
-def _grey_to_uint8(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale an ``(H, W)`` grey image deeper than 8 bits to uint8, by the rules in ``decode``."""
-    if np.issubdtype(values.dtype, np.floating):
-        return _float_to_uint8(values.astype(np.float64))
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= 1 << _GREY_BIT_DEPTHS[-1]:
-        return _float_to_uint8(values.astype(np.float64), unit_range=False)
-    full = next((1 << bits) - 1 for bits in _GREY_BIT_DEPTHS if high < 1 << bits)
-    scaled: NDArray[np.float32] = values.astype(np.float32) * np.float32(255 / full)
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _float_to_uint8(values: NDArray[np.float64], *, unit_range: bool = True) -> NDArray[np.uint8]:
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ValueError("no finite pixel values")
-    low, high = float(values[finite].min()), float(values[finite].max())
-    if unit_range and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = (np.where(finite, values, low) - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _min_is_white(picture: Image.Image) -> bool:
-    """Pillow inverts white-is-zero TIFFs of up to 8 bits itself, but not deeper ones."""
-    tags = getattr(picture, "tag_v2", None)
-    return tags is not None and tags.get(_PHOTOMETRIC_TAG) == 0
-
-
-def _on_white(rgba: NDArray[np.uint8]) -> RGB:
-    """Composite straight-alpha ``(H, W, 4)`` on white."""
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    if not alpha.any() or (alpha == 255).all():
-        return colour
-    weight = alpha.astype(np.uint16)
-    return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
-
-
 def _reason(error: Exception) -> str:
     """Say in the user's words what a plugin's exception means."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, EOFError) or any(word in text.lower() for word in _TRUNCATION_WORDS):
         return f"truncated file ({text})"
+    if any(word in text.lower() for word in _UNSUPPORTED_WORDS):
+        return f"unsupported kind of image ({text})"
     return f"truncated or damaged file ({text})"
 
 
