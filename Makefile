@@ -33,7 +33,7 @@ $(VENV)/.autolabel-dev: pyproject.toml constraints.txt tools/bootstrap.sh
 	@tools/bootstrap.sh dev
 
 demo: setup ## Label the sample images with the bundled models, and say where the report is
-	@$(BIN)/autolabel run $(DEMO_IMAGES) --prompt "$(DEMO_PROMPT)" --out $(DEMO_RUN)
+	@$(BIN)/autolabel run $(DEMO_IMAGES) --prompt "$(DEMO_PROMPT)" --run $(DEMO_RUN)
 
 test: setup-dev ## Run all tests (PYTEST_ARGS="-k name" for some)
 	@CHROMIUM="$$(tools/chromium.sh)" OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false \

@@ -17,6 +17,7 @@ from autolabel.errors import AutolabelError, UsageError
 if TYPE_CHECKING:
     from autolabel.console import Screen
     from autolabel.dataset import Run
+    from autolabel.execute import Progress
 
 EXIT_ERROR, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -121,7 +122,7 @@ def run(
     started, done = time.monotonic(), 0
     with screen.progress() as show:
 
-        def watch(state: runner.Progress) -> None:
+        def watch(state: Progress) -> None:
             nonlocal done
             done = state.done
             show(state)
@@ -258,6 +259,86 @@ def evaluate(run: Path | None, against: Path, quiet: bool, as_json: bool) -> Non
     screen.emit(result.to_json())
     if not screen.quiet:
         print_result(result, screen.out)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+@_output
+def models(context: click.Context, quiet: bool, as_json: bool) -> None:
+    """List the named sets and installed backends, with size, licence, and whether they are on disk.
+
+    \b
+    Examples:
+      autolabel models
+      autolabel models --json
+      autolabel models pull base
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from autolabel.console import backends_table, models_table
+    from autolabel.models.catalogue import catalogue
+    from autolabel.models.registry import backends
+
+    screen = _screen(quiet, as_json)
+    rows, installed = catalogue(), backends()
+    screen.emit(
+        {
+            "models": [{**asdict(row), "on_disk": row.here} for row in rows],
+            "backends": [asdict(backend) for backend in installed],
+        }
+    )
+    screen.say(models_table(rows))
+    screen.say(backends_table(installed))
+
+
+@models.command()
+@click.argument("what")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Also copy the models into this folder.")
+@_output
+def pull(what: str, to: Path | None, quiet: bool, as_json: bool) -> None:
+    """Fetch a set (tiny, base, large) or one spec from the hub, check its hashes, and lock its revision.
+
+    \b
+    Examples:
+      autolabel models pull base
+      autolabel models pull grounding-dino:IDEA-Research/grounding-dino-tiny
+      autolabel models pull base --to models      for a machine without network
+    """
+    from autolabel.models.pull import pull as fetch
+
+    screen = _screen(quiet, as_json)
+    folders = fetch(what, to, screen.note)
+    screen.emit({"folders": [str(folder) for folder in folders]})
+    for folder in folders:
+        screen.say(f"[bold]{folder}[/bold]")
+
+
+@cli.command()
+@click.option("--device", help="Check this device instead of the best there is.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Check this dtype.")
+@click.option("--hub", is_flag=True, help="Also ask whether the model hub can be reached.")
+@_output
+def doctor(device: str | None, dtype: str | None, hub: bool, quiet: bool, as_json: bool) -> None:
+    """Tell what is installed, which device and dtype are used, which weights are there, and what to do.
+
+    \b
+    Examples:
+      autolabel doctor
+      autolabel doctor --device cuda --hub
+    """
+    from dataclasses import asdict
+
+    from autolabel.console import checks_table
+    from autolabel.models.doctor import run_checks
+
+    screen = _screen(quiet, as_json)
+    checks = run_checks(device, dtype, hub=hub)
+    screen.emit([asdict(check) for check in checks])
+    screen.say(checks_table(checks))
+    if any(check.status == "fail" for check in checks):
+        sys.exit(EXIT_ERROR)
 
 
 def _screen(quiet: bool, as_json: bool) -> Screen:

@@ -168,7 +168,15 @@ def load_recipe(reference: str | Path | None = None, folder: Path | None = None)
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} is not valid TOML: {error}") from None
-    return parse_recipe(values, str(path)), path
+    recipe = parse_recipe(values, str(path))
+    if path.parent != Path() and path.parent.resolve() != Path.cwd():
+        recipe = recipe.model_copy(update={"images": tuple(_beside(path, image) for image in recipe.images)})
+    return recipe, path
+
+
+def _beside(recipe: Path, image: str) -> str:
+    """Read a relative input of a recipe as lying beside the recipe."""
+    return image if "://" in image or Path(image).is_absolute() else str(recipe.parent / image)
 
 
 def _named_recipe(name: str) -> Path | None:

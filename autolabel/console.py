@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from autolabel.runner import OnProgress, Progress
+from autolabel.execute import OnProgress, Progress
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
+    from autolabel.models.catalogue import Row
+    from autolabel.models.doctor import Check
+    from autolabel.models.registry import Backend
 
 _PLAIN_EVERY_S = 10.0
 
@@ -39,6 +43,10 @@ class Screen:
         """Print JSON for machines, only with ``json``."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+    def note(self, message: str) -> None:
+        """Print a line about work under way, on stderr."""
+        self.err.print(message, markup=False)
 
     @contextmanager
     def progress(self) -> Iterator[OnProgress]:
@@ -160,7 +168,45 @@ def failures_table(run: Run, limit: int = 10) -> Table | None:
     return table
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
+def models_table(rows: Sequence[Row]) -> Table:
+    """List the named sets."""
+    table = Table(title="named sets: --models NAME", title_justify="left", title_style="bold")
+    for column in ("set", "part", "model", "licence"):
+        table.add_column(column, overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("on disk")
+    previous = ""
+    for row in rows:
+        if previous and row.models != previous:
+            table.add_section()
+        size = f"{row.megabytes} MB" if row.megabytes else "bundled"
+        state = "[green]yes[/green]" if row.here else "[dim]no[/dim]"
+        table.add_row(
+            "" if row.models == previous else row.models, row.task, _plain(row.spec), row.licence, size, state
+        )
+        previous = row.models
+    return table
 
+
+def backends_table(backends: Sequence[Backend]) -> Table:
+    """List the installed backends, a third party's too."""
+    table = Table(title="installed backends: --detector BACKEND:MODEL", title_justify="left", title_style="bold")
+    for column in ("part", "backend", "from"):
+        table.add_column(column)
+    for backend in backends:
+        table.add_row(backend.task, _plain(backend.name), _plain(f"{backend.distribution} {backend.version}"))
+    return table
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """List what the doctor found, with a remedy where something is not fine."""
+    marks = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[bold red]fail[/bold red]"}
+    table = Table(show_header=False)
+    for check in checks:
+        remedy = f"\n[bold]{_plain(check.remedy)}[/bold]" if check.remedy else ""
+        table.add_row(marks[check.status], _plain(check.name), _plain(check.detail) + remedy)
+    return table
+
+
+def _plain(text: str) -> str:
     return escape(text)

@@ -14,7 +14,9 @@ def test_prompt_without_words_is_an_error(prompt: str) -> None:
         Ontology.from_prompt(prompt)
 
 
-@pytest.mark.parametrize("prompt", ["scratch. dent.", "scratch.dent", " scratch ; dent ", "scratch\ndent\n", "scratch. . dent"])
+@pytest.mark.parametrize(
+    "prompt", ["scratch. dent.", "scratch.dent", " scratch ; dent ", "scratch\ndent\n", "scratch. . dent"]
+)
 def test_prompt_names_its_classes(prompt: str) -> None:
     assert Ontology.from_prompt(prompt).names == ("scratch", "dent")
 
@@ -36,7 +38,9 @@ def test_phrases_of_several_prompts_belong_to_one_class() -> None:
 
 
 def test_classes_that_collide_after_normalisation_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"'Oil stain' and 'oil_stain' are the same after normalisation \('oil stain'\)"):
+    with pytest.raises(
+        ConfigError, match=r"'Oil stain' and 'oil_stain' are the same after normalisation \('oil stain'\)"
+    ):
         Ontology.from_prompt("Oil stain. oil_stain.")
 
 

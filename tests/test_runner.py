@@ -15,8 +15,9 @@ from PIL import Image
 
 import autolabel
 from autolabel.errors import ConfigError, StoreError, UsageError
+from autolabel.execute import Progress
 from autolabel.export import export_run
-from autolabel.runner import Progress, default_inputs, resolve_run
+from autolabel.runner import default_inputs, resolve_run
 from autolabel.store import RunFolder
 from autolabel.types import RGB, Detections, Float, ModelInfo, Segments
 from tests.conftest import Models, write_pictures

@@ -1,0 +1,264 @@
+"""One pass over a locked run folder: what is left to do, batch by batch, each committed before the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+
+from autolabel import labeling, shards
+from autolabel.dataset import Run
+from autolabel.errors import ImageError
+from autolabel.images import Source, image_id, read_bytes
+from autolabel.labeling import Plan, ReadImage
+from autolabel.loading import Models
+from autolabel.manifest import RunManifest, now, write_atomically
+from autolabel.shards import ImageRow
+from autolabel.store import Place, RunFolder, grouped, totals
+
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: images done of ``total`` that had to be done, and those that were there already."""
+
+    done: int
+    total: int
+    already: int
+    failed: int
+    annotations: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Pass:
+    """One pass over a locked run folder: first complete the shards there are, then add shards for new images."""
+
+    def __init__(
+        self, folder: RunFolder, manifest: RunManifest, plan: Plan, models: Models | None, report: OnProgress
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.keys = manifest.keys
+        self.plan = plan
+        self._models = models
+        self._report = report
+        self._sources: dict[str, Source] = {}
+        self._state = Progress(0, 0, 0, 0, 0)
+
+    @property
+    def models(self) -> Models:
+        """The models of this pass; there are none when it only resolves."""
+        if self._models is None:
+            raise RuntimeError("this pass was made without models")
+        return self._models
+
+    def execute(self, sources: Sequence[Source], retry_failed: bool) -> None:
+        """Do what is left to do, then write the manifest and the failure ledger."""
+        self._sources = {source.path: source for source in sources}
+        places = self.folder.index(self.keys)
+        with ThreadPoolExecutor(_READERS) as pool:
+            decisions = pool.map(lambda s: _is_pending(places.get(s.path), s, retry_failed), sources)
+            pending = [source for source, decision in zip(sources, decisions, strict=True) if decision]
+        waiting = {source.path for source in pending}
+        live = _live_rows(places, waiting)
+        incomplete = [n for n in self.folder.numbers() if self._missing_stages(n)]
+        again = sum(len(live.get(number, ())) for number in incomplete)
+        self._state = replace(
+            self._state, total=again + len(pending), already=len(places) - again - len(waiting & places.keys())
+        )
+        self._report(self._state)
+        with ThreadPoolExecutor(_READERS) as pool:
+            for number in incomplete:
+                self._complete(number, live.get(number, frozenset()), pool)
+            self._switch()
+            batches = grouped(pending, int(self.manifest.resolved["batch_size"]))
+            for batch in _read_ahead(batches, pool):
+                self._add(batch, places)
+        self._finish()
+
+    def resolve_only(self) -> None:
+        """Remake the annotations from the stored proposals."""
+        live = _live_rows(self.folder.index(self.keys), set())
+        for number in self.folder.numbers():
+            if not self.folder.has(number, "annotations", self.keys.resolve):
+                self._resolve(number, live.get(number, frozenset()))
+        self._switch()
+        self._finish()
+
+    def _source(self, row: ImageRow) -> Source:
+        """Where to read a stored image: as the inputs say (a URI may hold credentials), else as it was stored."""
+        return self._sources.get(row.path) or Source(row.path, row.uri, row.fingerprint)
+
+    def _missing_stages(self, number: int) -> list[str]:
+        wanted = {"detect": self.keys.detect, "segment": self.keys.segment, "classify": self.keys.classify}
+        return [
+            stage
+            for stage, key in {**wanted, "annotations": self.keys.resolve}.items()
+            if not self.folder.has(number, stage, key)
+        ]
+
+    def _complete(self, number: int, live: frozenset[int], pool: ThreadPoolExecutor) -> None:
+        """Run the stages that a shard lacks under the present keys."""
+        missing = self._missing_stages(number)
+        folder, keys = self.folder, self.keys
+        if missing != ["annotations"]:
+            rows = shards.read_images(folder.images_file(number))
+            sources = [self._source(row) if place in live else None for place, row in enumerate(rows)]
+            batch = list(pool.map(labeling.reread, rows, sources))
+            class_count = len(self.plan.ontology.all_classes)
+            brought = None
+            if "detect" in missing:
+                detected, notes, brought = labeling.detect(batch, self.models, self.plan)
+                folder.put(number, "detect", keys.detect, shards.detect_table(detected), notes)
+            detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
+            if "segment" in missing:
+                if brought is None:
+                    segmented, notes = labeling.segment(batch, detected, self.models)
+                else:
+                    segmented, notes = brought, shards.StageNotes()
+                folder.put(number, "segment", keys.segment, shards.segment_table(segmented), notes)
+            segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
+            if "classify" in missing:
+                classified, notes = labeling.classify(batch, detected, segmented, self.models, self.plan.ontology)
+                table = shards.classify_table(classified, len(detected.images))
+                folder.put(number, "classify", keys.classify, table, notes)
+        notes = self._resolve(number, live)
+        self._advance(len(live), 0, sum(notes.labels.values()))
+
+    def _resolve(self, number: int, live: frozenset[int]) -> shards.StageNotes:
+        folder, keys = self.folder, self.keys
+        class_count = len(self.plan.ontology.all_classes)
+        rows = shards.read_images(folder.images_file(number))
+        gone = {row.path for place, row in enumerate(rows) if place not in live}
+        failed = {failure.path for failure in folder.stage_failures(number, keys)}
+        resolved, notes = labeling.resolve_shard(
+            rows,
+            shards.read_detect(folder.file(number, "detect", keys.detect), class_count),
+            shards.read_classify(folder.file(number, "classify", keys.classify), class_count),
+            frozenset(gone | failed),
+            self.plan,
+        )
+        folder.put(number, "annotations", keys.resolve, shards.resolve_table(resolved), notes)
+        return notes
+
+    def _add(self, batch: Sequence[ReadImage], places: Mapping[str, Place]) -> None:
+        """Label a batch of new images and commit it as a shard."""
+        keys, plan = self.keys, self.plan
+        if all(_known_failure(image.row, places.get(image.row.path)) for image in batch):
+            self._advance(len(batch), len(batch), 0)
+            return
+        detected, detect_notes, brought = labeling.detect(batch, self.models, plan)
+        if brought is None:
+            segmented, segment_notes = labeling.segment(batch, detected, self.models)
+        else:
+            segmented, segment_notes = brought, shards.StageNotes()
+        classified, classify_notes = labeling.classify(batch, detected, segmented, self.models, plan.ontology)
+        rows = [image.row for image in batch]
+        failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
+        failed = frozenset(failure.path for failure in failures)
+        resolved, resolve_notes = labeling.resolve_shard(rows, detected, classified, failed, plan)
+        self.folder.add_shard(
+            rows,
+            {
+                f"detect-{keys.detect}": (shards.detect_table(detected), detect_notes),
+                f"segment-{keys.segment}": (shards.segment_table(segmented), segment_notes),
+                f"classify-{keys.classify}": (shards.classify_table(classified, len(detected.images)), classify_notes),
+                f"annotations-{keys.resolve}": (shards.resolve_table(resolved), resolve_notes),
+            },
+        )
+        unread = sum(row.failure is not None for row in rows)
+        self._advance(len(batch), unread + len(failed), sum(resolve_notes.labels.values()))
+
+    def _advance(self, images: int, failed: int, annotations: int) -> None:
+        state = self._state
+        self._state = replace(
+            state,
+            done=state.done + images,
+            failed=state.failed + failed,
+            annotations=state.annotations + annotations,
+        )
+        self._report(self._state)
+
+    def _switch(self) -> None:
+        """From here on readers see the present keys: every shard there is has them."""
+        self.manifest.write(self.folder.path)
+        self.folder.drop_stale_annotations(self.keys.resolve)
+
+    def _finish(self) -> None:
+        self._refresh_replaced()
+        counts, rejects, labels, timings = totals(self.folder, self.keys)
+        loaded = self._models.parts().items() if self._models else ()
+        infos = {task: model.info for task, model in loaded if model.loaded}
+        self.manifest = self.manifest.model_copy(
+            update={
+                "updated": now(),
+                "status": "partial" if counts["failed"] else "done",
+                "models": {**self.manifest.models, **infos},
+                "counts": dict(counts),
+                "labels": dict(labels),
+                "rejects": dict(rejects),
+                "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
+            }
+        )
+        self.manifest.write(self.folder.path)
+        ledger = Run(self.folder.path).failures()
+        lines = [json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in ledger]
+        write_atomically(self.folder.path / "failures.jsonl", "".join(lines).encode())
+
+    def _refresh_replaced(self) -> None:
+        """Annotations of an image that a newer shard replaced must not be counted: remake those shards' tables."""
+        live = _live_rows(self.folder.index(self.keys), set())
+        for number in self.folder.numbers():
+            rows = shards.read_images(self.folder.images_file(number))
+            mine = live.get(number, frozenset())
+            if len(mine) < len(rows):
+                self._resolve(number, mine)
+
+
+def _is_pending(place: Place | None, source: Source, retry_failed: bool) -> bool:
+    """Tell whether an image has to be labelled; a file that was touched or copied, but not changed, has not."""
+    if place is None:
+        return True
+    if place.failure is not None and (retry_failed or place.failure.stage == "read"):
+        return True
+    if place.fingerprint == source.fingerprint:
+        return False
+    try:
+        return image_id(read_bytes(source)) != place.image_id
+    except ImageError:
+        return True
+
+
+def _known_failure(row: ImageRow, place: Place | None) -> bool:
+    """Tell whether a retried image failed exactly as the ledger already says."""
+    return (
+        row.failure is not None
+        and place is not None
+        and place.failure == row.failure
+        and place.fingerprint == row.fingerprint
+    )
+
+
+def _live_rows(places: Mapping[str, Place], replaced: set[str]) -> dict[int, frozenset[int]]:
+    """Rows of each shard that are the newest word on their image, less those about to be replaced."""
+    live: dict[int, set[int]] = {}
+    for path, place in places.items():
+        if path not in replaced:
+            live.setdefault(place.shard, set()).add(place.row)
+    return {shard: frozenset(rows) for shard, rows in live.items()}
+
+
+def _read_ahead(batches: Iterator[tuple[Source, ...]], pool: ThreadPoolExecutor) -> Iterator[list[ReadImage]]:
+    """Read the next batch while the present one is being labelled."""
+    waiting: list[Future[ReadImage]] | None = None
+    for batch in batches:
+        coming = [pool.submit(labeling.read, source) for source in batch]
+        if waiting is not None:
+            yield [future.result() for future in waiting]
+        waiting = coming
+    if waiting is not None:
+        yield [future.result() for future in waiting]

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import autolabel
+from autolabel import cli
+from tests.conftest import Models, write_pictures
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call the command line in this process with the fakes as models; returns exit code, stdout, stderr."""
+    fakes = Models()
+    run = autolabel.run
+    monkeypatch.setattr("autolabel.runner.run", lambda *args, **settings: run(*args, **{**settings, **fakes}))
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["autolabel", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return invoke
+
+
+def test_help_needs_no_torch() -> None:
+    script = "import sys, autolabel, autolabel.cli, autolabel.runner; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "resolve", "show", "export", "report", "eval", "models", "models pull", "doctor"]
+)
+def test_every_command_has_help_with_examples(call: Call, command: str) -> None:
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    assert "Examples:\n" in out
+    assert f"autolabel {command}" in out
+
+
+def test_as_typed_it_labels_the_images_folder(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 6)
+    code, out, _ = call("run", "--prompt", "scratch. dent.")
+    assert code == 0
+    assert "6 images, 8 annotations" in out
+    assert "report.html" in out
+    (report,) = workspace.glob("runs/*/report.html")
+    assert report.stat().st_size > 1000
+
+
+def test_again_there_is_nothing_to_do(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    call("run", "-p", "scratch. dent.", "--no-report")
+    code, out, _ = call("run", "-p", "scratch. dent.", "--no-report")
+    assert code == 0
+    assert "nothing to do" in out
+
+
+def test_json_is_all_of_stdout(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 3)
+    code, out, err = call("run", "--prompt", "scratch. dent.", "--json")
+    values = json.loads(out)
+    assert code == 0
+    assert err == ""
+    assert values["counts"] == {"images": 3, "labelled": 3, "failed": 0, "annotations": 4}
+    assert values["labels"] == {"scratch": 3, "dent": 1}
+    assert Path(values["report"]).is_file()
+
+
+def test_quiet_prints_nothing(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    assert call("run", "--prompt", "scratch.", "--quiet", "--no-report") == (0, "", "")
+
+
+def test_failed_images_exit_with_3(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    (workspace / "images" / "[red]bad.jpg").write_bytes(b"")
+    code, out, _ = call("run", "--prompt", "scratch.", "--no-report")
+    assert code == 3
+    assert "1 images failed" in out
+    assert "[red]bad.jpg" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "nothing to look for"),
+        (["run", "--prompt", "."], "prompt has no words"),
+        (["run", "nowhere/", "--prompt", "dent."], "'nowhere/' does not exist"),
+        (["run", "--prompt", "dent. Dent."], "same after normalisation"),
+        (["run", "--prompt", "dent.", "--min-score", "1.3"], "1.3 is not in the range 0<=x<=1"),
+        (["run", "--recipe", "none.toml"], "no recipe 'none.toml'"),
+        (["export"], "Missing option '--format'"),
+        (["label"], "No such command 'label'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(call: Call, arguments: list[str], words: str) -> None:
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_run_exits_with_1(call: Call) -> None:
+    code, _, err = call("show")
+    assert code == 1
+    assert err == 'error: there is no run here yet; start one with: autolabel run --prompt "scratch. dent."\n'
+
+
+def test_later_commands_use_the_last_run(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 6)
+    call("run", "--prompt", "scratch. dent.", "--no-report", "--run", "mine")
+    code, out, _ = call("resolve", "--min-score", "0.43", "--json")
+    assert code == 0
+    assert json.loads(out)["rejects"] == {"low_score": 1}
+    assert json.loads(call("show", "--json")[1])["counts"]["annotations"] == 7
+    code, out, _ = call("export", "--format", "coco", "--out", "labels")
+    assert code == 0
+    assert "7 annotations of 6 images" in out
+    code, out, _ = call("eval", "--against", "labels/annotations.json", "--json")
+    assert code == 0
+    assert call("report", "--out", "page.html")[0] == 0
+    assert (workspace / "page.html").is_file()
+
+
+def test_a_split_is_checked(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    call("run", "--prompt", "scratch.", "--no-report")
+    code, _, err = call("export", "--format", "yolo", "--split", "most,rest")
+    assert code == 2
+    assert "--split must be numbers" in err
