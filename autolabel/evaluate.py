@@ -141,18 +141,22 @@ def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> Ev
 
 def print_result(result: EvalResult, console: Console | None = None) -> None:
     """Print the figures as a table, then what was left out and why."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = console or Console()
-    table = Table(title=f"{result.images} images against {PurePosixPath(result.against).name}")
-    table.add_column("class")
-    heads = ["truths", "found", "precision", "recall", "box AP", "AP50", "AP75", "AR", "mask AP", "mask AP50"]
+    title = escape(f"{result.images} images against {PurePosixPath(result.against).name}")
+    # Eleven columns fit into eighty characters without lines between them.
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0)
+    table.add_column("\nclass", overflow="fold")
+    heads = ["\ntruths", "\nfound", "\nprec.", "\nrecall", "box\nAP", "\nAP50", "\nAP75", "\nAR", "mask\nAP", "\nAP50"]
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for row in result.classes:
         figures = [str(row.truths), str(row.annotations), _figure(row.precision), _figure(row.recall)]
-        table.add_row(row.name, *figures, *_figures(row.box, row.mask))
+        table.add_row(escape(row.name), *figures, *_figures(row.box, row.mask))
     table.add_section()
     matched = sum(row.true_positives for row in result.classes)
     counted = sum(row.annotations for row in result.classes)

@@ -192,10 +192,11 @@ def test_table_names_classes_and_what_was_left_out(tmp_path):
     run.add("b.png", (0, (0, 0, 20, 10), 0.9))
     result = evaluate(run, coco(tmp_path, ["b.png"], [(0, 1, (0, 0, 20, 10))]))
     out = io.StringIO()
-    print_result(result, Console(file=out, width=140))
+    print_result(result, Console(file=out, width=80))
     text = out.getvalue()
     assert "scratch" in text
     assert "1.000" in text
+    assert "…" not in text
     assert "a[/b].png" in text
 
 
