@@ -320,3 +320,20 @@ def test_class_names_with_quotes_stay_valid_yaml(tmp_path):
     data = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
     assert list(data["names"].values()) == list(run.ontology.names)
     assert data["val"] == "images/train"
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_odd_bytes_in_names_survive(fmt, tmp_path):
+    run = FakeRun(Ontology.from_prompt("bell\x07y"))
+    path = b"bad\xff.png".decode("utf-8", "surrogateescape")
+    run.add(path, (0, (1, 1, 9, 9), 0.5))
+    export_run(run, fmt, tmp_path / "out", images="copy")
+    if fmt == "coco":
+        (image,) = json.loads((tmp_path / "out/annotations.json").read_text("utf-8"))["images"]
+        assert (tmp_path / "out/images" / image["file_name"]).is_file()
+        export_run(run, fmt, tmp_path / "bare")
+        (image,) = json.loads((tmp_path / "bare/annotations.json").read_text("utf-8"))["images"]
+        assert image["file_name"] == path
+    if fmt == "voc":
+        (xml,) = (tmp_path / "out/Annotations").glob("*.xml")
+        assert Tree.parse(xml).findtext("object/name") == "belly"

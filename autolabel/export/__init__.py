@@ -137,8 +137,12 @@ def _place(run: Run, image: Image, target: Path, images: Images) -> bool:
         data = run.read_bytes(image)
         target.write_bytes(data)
         source = io.BytesIO(data)
-    with Pillow.open(source) as picture:
-        return bool(picture.getexif().get(_ORIENTATION, 1) != 1)
+    try:
+        with Pillow.open(source) as picture:
+            return bool(picture.getexif().get(_ORIENTATION, 1) != 1)
+    except (OSError, Pillow.DecompressionBombError):
+        # Only a note depends on it; the picture itself was read when it was labelled.
+        return False
 
 
 def _notes(fmt: Format, counts: dict[str, int], turned: int, unmasked: int) -> list[str]:

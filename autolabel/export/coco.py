@@ -104,7 +104,8 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("w+", encoding="utf-8", newline="\n")
+        # A file name with bytes that are not UTF-8 holds lone surrogates; written as \\udc80 they are valid JSON.
+        self._file = path.open("w+", encoding="utf-8", errors="backslashreplace", newline="\n")
         self._comma = ""
 
     def append(self, record: dict[str, object]) -> None:

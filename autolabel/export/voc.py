@@ -8,12 +8,15 @@ losses: up to half a px a side, masks, scores, opinions and origins.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree as Tree
 
 from autolabel.types import AnnotatedImage, Box
+
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class VocWriter:
@@ -29,7 +32,9 @@ class VocWriter:
             split: self._open.enter_context((lists / f"{split}.txt").open("w", encoding="utf-8", newline="\n"))
             for split in splits
         }
-        sources = self._open.enter_context((folder / "sources.csv").open("w", encoding="utf-8", newline=""))
+        sources = self._open.enter_context(
+            (folder / "sources.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        )
         self._rows = csv.writer(sources, lineterminator="\n")
         self._rows.writerow(("split", "name", "source", "sha256"))
 
@@ -78,4 +83,4 @@ def _inclusive(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def _text(parent: Tree.Element, tag: str, value: object) -> None:
-    Tree.SubElement(parent, tag).text = str(value)
+    Tree.SubElement(parent, tag).text = _NOT_XML.sub("", str(value))

@@ -5,6 +5,9 @@ place for them); for ``yolo`` the masks; for ``yolo-seg`` the boxes (a reader ta
 1 % of a mask, and the outline within the tolerance. Further parts and holes are joined to the largest part by bridges
 of zero width, since a line holds one polygon: exact when filled by the even-odd rule. An annotation without a mask
 becomes its box as a polygon of four corners.
+
+Trainers find labels by swapping ``images`` for ``labels`` in a path. Exported without images, ``sources.csv`` says
+under which name each one belongs in ``images/<split>``.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class YoloWriter:
         self._tolerance_px = tolerance_px
         for split in self._splits:
             (folder / "labels" / split).mkdir(parents=True)
-        self._sources = (folder / "sources.csv").open("w", encoding="utf-8", newline="")
+        self._sources = (folder / "sources.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._rows = csv.writer(self._sources, lineterminator="\n")
         self._rows.writerow(("split", "name", "source", "sha256"))
 
