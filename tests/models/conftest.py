@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def _one_thread() -> None:
     # Small tensors gain nothing from threads, and on a busy machine the threads wait for each other.
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     written: dict[tuple[object, ...], Path] = {}
 
-    def write(kind: str, **options: object) -> Path:
+    def write(kind: str, /, **options: object) -> Path:
         key = (kind, *sorted(options.items()))
         if key not in written:
             folder = tmp_path_factory.mktemp(kind) / kind

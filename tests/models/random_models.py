@@ -72,12 +72,14 @@ def detector_config(vocabulary: int, kind: str = "grounding-dino", **changes: ob
     return {"grounding-dino": GroundingDinoConfig, "mm-grounding-dino": MMGroundingDinoConfig}[kind](**settings)
 
 
-def write_detector(folder: Path, kind: str = "grounding-dino", seed: int = 0, edge: int = 128, **changes: int) -> Path:
+def write_detector(
+    folder: Path, kind: str = "grounding-dino", seed: int = 0, edge: int = 128, config: object = None, **changes: int
+) -> Path:
     """Save a small detector with tokenizer and image processor, as ``save_pretrained`` lays them out."""
     from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoImageProcessor
 
     vocabulary = write_tokenizer(folder)
-    config = detector_config(vocabulary, kind, **changes)
+    config = config or detector_config(vocabulary, kind, **changes)
     torch.manual_seed(seed)
     model = AutoModelForZeroShotObjectDetection.from_config(config)
     shake(model, seed)
@@ -87,13 +89,13 @@ def write_detector(folder: Path, kind: str = "grounding-dino", seed: int = 0, ed
             norm.weight.mul_(2 * config.d_model**-0.5)
             norm.bias.mul_(2 * config.d_model**-0.5)
     model.save_pretrained(folder)
-    size = {"shortest_edge": edge, "longest_edge": 2 * edge}
+    size = {"shortest_edge": edge, "longest_edge": 1333 if edge == 800 else 2 * edge}
     GroundingDinoImageProcessor(size=size).save_pretrained(folder)
     return folder
 
 
-def segmenter_config(image_size: int) -> str:
-    """SAM 2.1's own tiny configuration at a smaller width, as the package's YAML has it."""
+def segmenter_config(image_size: int, *, full: bool = False) -> str:
+    """SAM 2.1's own tiny configuration, unless ``full`` at a smaller width, as the package's YAML has it."""
     import sam2
     import yaml
 
@@ -101,6 +103,8 @@ def segmenter_config(image_size: int) -> str:
     config = yaml.safe_load(path.read_text("utf-8"))
     model = config["model"]
     model["image_size"] = image_size
+    if full:
+        return yaml.safe_dump(config)
     trunk = model["image_encoder"]["trunk"]
     trunk.update(embed_dim=16, stages=[1, 1, 2, 1], global_att_blocks=[3])
     model["image_encoder"]["neck"]["backbone_channel_list"] = [128, 64, 32, 16]
@@ -108,14 +112,16 @@ def segmenter_config(image_size: int) -> str:
     return yaml.safe_dump(config)
 
 
-def write_segmenter(folder: Path, image_size: int = 256, seed: int = 0, *, half: bool = False) -> Path:
+def write_segmenter(
+    folder: Path, image_size: int = 256, seed: int = 0, *, half: bool = False, full: bool = False
+) -> Path:
     """Save a small SAM 2 as ``config.yaml`` and ``model.safetensors``."""
     from safetensors.torch import save_file
 
     from autolabel.models.sam2 import build
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(segmenter_config(image_size), "utf-8")
+    (folder / "config.yaml").write_text(segmenter_config(image_size, full=full), "utf-8")
     model = build(folder / "config.yaml")
     shake(model, seed, 1.5)
     state = {k: v.half() if half else v for k, v in model.state_dict().items()}

@@ -80,7 +80,7 @@ def test_an_unreachable_hub_is_an_answer_and_no_wait(tmp_path: Path):
 
 def test_offline_and_missing_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="autolabel models pull base --to models; .* --detector models/detector"):
+    with pytest.raises(ModelError, match=r"autolabel models pull base --to models; .* --detector models/detector"):
         hub.locate(registry.resolve("detector", None, "base"), Runtime(offline=True))
 
 

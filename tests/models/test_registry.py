@@ -81,7 +81,9 @@ def test_two_distributions_with_one_name_are_told_apart(site: Path):
 
 
 def test_a_plug_in_without_predict_batch_is_refused(site: Path):
-    install(site, "[autolabel.detectors]\nempty = empty_plugin:load\n", "def load(ref, runtime): return 3\n", "empty-plugin")
+    install(
+        site, "[autolabel.detectors]\nempty = empty_plugin:load\n", "def load(ref, runtime): return 3\n", "empty-plugin"
+    )
     with pytest.raises(ModelError, match="has no predict_batch"):
         registry.load("detector", "empty:x", Runtime())
 

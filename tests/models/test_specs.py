@@ -72,7 +72,7 @@ def test_a_wrong_spec_says_what_would_be_right(spec: str, says: str):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):
-    with pytest.raises(ModelError, match="holds no config.json"):
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
         parse_spec(str(tmp_path), "detector", DETECTORS)
 
 
@@ -85,7 +85,9 @@ def test_options_are_read_by_name_and_misspelt_ones_are_errors():
         options.done()
 
 
-@pytest.mark.parametrize(("read", "value"), [("integer", "-1"), ("integer", "x"), ("number", "-0.5"), ("number", "nan")])
+@pytest.mark.parametrize(
+    ("read", "value"), [("integer", "-1"), ("integer", "x"), ("number", "-0.5"), ("number", "nan")]
+)
 def test_an_option_out_of_range_names_option_and_value(read: str, value: str):
     options = Options(ModelRef("b", "r", None, (("n", value),)))
     with pytest.raises(ModelError, match=f"option n must be .*{value!r}"):

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from autolabel.errors import ModelError
+from autolabel.models import doctor
+from autolabel.models.catalogue import catalogue
+from autolabel.models.runtime import keep_memory, pick_runtime
+from autolabel.protocols import Runtime
+
+
+def test_the_cpu_runs_in_float32():
+    assert pick_runtime("cpu") == Runtime("cpu", "float32", False)
+    assert pick_runtime("cpu", "bfloat16", offline=True) == Runtime("cpu", "bfloat16", True)
+
+
+def test_offline_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert pick_runtime("cpu").offline
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "says"), [("tpu", None, "'tpu' is not available"), ("cpu", "int8", "float32")]
+)
+def test_what_is_not_there_is_an_error(device, dtype, says):
+    with pytest.raises(ModelError, match=says):
+        pick_runtime(device, dtype)
+
+
+def test_a_cuda_device_runs_in_bfloat16_if_it_has_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda emulated: True)
+    assert pick_runtime() == Runtime("cuda", "bfloat16", False)
+    with pytest.raises(ModelError, match="CUDA devices: 1"):
+        pick_runtime("cuda:1")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda emulated: False)
+    assert pick_runtime("cuda:0").dtype == "float32"
+
+
+def test_memory_is_kept_only_by_glibc_and_only_if_nobody_decided_otherwise(monkeypatch: pytest.MonkeyPatch):
+    code = "from autolabel.models.runtime import keep_memory; print(keep_memory())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert told == str(sys.platform == "linux" and "glibc" in __import__("platform").libc_ver())
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert keep_memory.__wrapped__() is False
+
+
+def test_every_set_lists_three_models_with_licence_and_size():
+    rows = catalogue()
+    assert len(rows) == 12
+    assert {row.task for row in rows if row.models == "base"} == {"detector", "segmenter", "classifier"}
+    assert all(row.licence for row in rows)
+    assert all(row.megabytes > 0 for row in rows if row.models != "starter")
+
+
+def test_the_doctor_finds_the_installation_sound(tmp_path):
+    checks = {check.name: check for check in doctor.run_checks("cpu", folder=tmp_path)}
+    assert checks["torch"].status == checks["device"].status == "ok"
+    assert "float32" in checks["device"].detail
+    assert "hub" not in checks
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    names = ["autolabel-vision", "refuel_autolabel", "opencv-python", "opencv-python-headless"]
+    found = [SimpleNamespace(metadata={"Name": name}) for name in names]
+    monkeypatch.setattr(doctor, "distributions", lambda: found)
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: False)
+    checks = {check.name: check for check in doctor.run_checks("tpu", None, tmp_path / "none", hub=True)}
+    assert checks["import name"].status == "fail"
+    assert "pip uninstall refuel-autolabel" in checks["import name"].remedy
+    assert (checks["cv2"].status, checks["hub"].status) == ("warn", "warn")
+    assert (checks["device"].status, checks["disk"].status) == ("fail", "fail")
+    assert all(check.remedy for check in checks.values() if check.status != "ok")
