@@ -71,7 +71,7 @@ class SceneStore:
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
     def finished(self) -> NDArray[np.int64]:
-        """Indices of the pictures already generated."""
+        """Return the indices of the pictures already generated."""
         chunks = sorted(int(p.stem) for p in self.folder.glob("*.done"))
         found = [np.arange(c * CHUNK, min((c + 1) * CHUNK, self.bucket.count)) for c in chunks]
         return np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -109,10 +109,9 @@ def fill(workers: int) -> None:
     with ProcessPoolExecutor(workers) as pool:
         jobs = []
         for bucket in BUCKETS:
-            store = SceneStore(bucket)
-            for chunk in range(-(-bucket.count // CHUNK)):
-                if not (store.folder / f"{chunk}.done").exists():
-                    jobs.append((chunk / bucket.count, bucket, chunk))
+            folder = SceneStore(bucket).folder
+            chunks = range(-(-bucket.count // CHUNK))
+            jobs += [(c / bucket.count, bucket, c) for c in chunks if not (folder / f"{c}.done").exists()]
         futures = [pool.submit(_fill_chunk, bucket, chunk) for _, bucket, chunk in sorted(jobs, key=lambda j: j[0])]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()

@@ -79,7 +79,7 @@ class DetectorBatches:
         height = bucket.height
         if bucket.name == "landscape" and rng.random() < 0.2:
             height = round(bucket.width * 2 / 3)  # 3:2
-        out_wh = (round(bucket.width * self.scale / 32) * 32, round(height * self.scale / 32) * 32)
+        out_wh = (round(bucket.width * self.scale / 16) * 16, round(height * self.scale / 16) * 16)
         phrases = prompt_for(rng, CLASS_NAMES)
         ids = self.tokenizer(". ".join(phrase for phrase, _ in phrases) + ".")["input_ids"]
         spans = class_spans(ids, [k for _, k in phrases], len(CLASS_NAMES))
@@ -116,7 +116,7 @@ def augment(
         cols, rows = np.flatnonzero(part.any(axis=0)), np.flatnonzero(part.any(axis=1))
         found.append((cols[0] / w, rows[0] / h, (cols[-1] + 1) / w, (rows[-1] + 1) / h))
         labels.append(int(label))
-    boxes = np.asarray(found, np.float32).reshape(-1, 4)
+    boxes: NDArray[np.float32] = np.asarray(found, np.float32).reshape(-1, 4)
     if rng.random() < 0.5:
         image, boxes = image[:, ::-1], np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
     if rng.random() < 0.5:

@@ -22,7 +22,7 @@ class Truth:
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """cxcywh to xyxy, any leading shape."""
+    """Convert cxcywh to xyxy, any leading shape."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
@@ -40,7 +40,7 @@ def paired_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cost(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor) -> Tensor:
-    """Matching cost ``(Q, N)``; ``spans`` ``(K, T)`` marks each class's tokens."""
+    """Compute the matching cost ``(Q, N)``; ``spans`` ``(K, T)`` marks each class's tokens."""
     score = (logits.sigmoid() @ spans.t() / spans.sum(-1).clamp(min=1))[:, truth.labels]
     _, giou = paired_iou(corners(boxes)[:, None], corners(truth.boxes)[None])
     return 2 * (1 - score) + 5 * torch.cdist(boxes, truth.boxes, p=1) - 2 * giou
@@ -55,7 +55,7 @@ def match_one_to_one(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor)
 
 @torch.no_grad()
 def match_many(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor) -> tuple[Tensor, Tensor]:
-    """The cheapest ``DENSE_PER_TRUTH`` tokens of each ground truth; a token wanted by two goes to the cheaper one."""
+    """Give each ground truth its cheapest ``DENSE_PER_TRUTH`` tokens; one wanted by two goes to the cheaper."""
     cost = _cost(logits, boxes, truth, spans)
     chosen = torch.full_like(cost, torch.inf)
     best = cost.topk(min(DENSE_PER_TRUTH, len(cost)), dim=0, largest=False).indices

@@ -22,8 +22,6 @@ from training.vocabulary import wordpieces
 
 WIDTH: Final = 128
 QUERIES: Final = 50
-SHORTEST_EDGE: Final = 320
-LONGEST_EDGE: Final = 384
 
 
 def configuration() -> MMGroundingDinoConfig:
@@ -45,7 +43,7 @@ def configuration() -> MMGroundingDinoConfig:
 
 
 def build() -> MMGroundingDinoForObjectDetection:
-    """A fresh model with random weights."""
+    """Build a fresh model with random weights."""
     return MMGroundingDinoForObjectDetection(configuration())
 
 
@@ -60,7 +58,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer written by ``save_tokenizer``."""
+    """Read the tokenizer written by ``save_tokenizer``."""
     return AutoTokenizer.from_pretrained(folder)
 
 

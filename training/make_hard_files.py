@@ -25,7 +25,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def huge_header_png(side_px: int = 60_000) -> bytes:
-    """A PNG of a few bytes whose header promises ``side_px`` squared pixels (a decompression bomb's shape)."""
+    """Build a PNG of a few bytes whose header promises ``side_px`` squared pixels (a decompression bomb's shape)."""
     header = struct.pack(">IIBBBBB", side_px, side_px, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(1_000))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")

@@ -83,7 +83,8 @@ def scene_of(spec: Spec) -> Scene:
 
 def coco_of(scenes: list[tuple[str, Scene]]) -> dict[str, Any]:
     """COCO ground truth: boxes xywh px, masks as compressed RLE, categories in the order of the class names."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (name, scene) in enumerate(scenes, 1):
         height, width = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})

@@ -40,7 +40,7 @@ def box_iou(first: Floats, second: Floats) -> Floats:
 
 
 def suppress(boxes: Floats, scores: Floats, iou: float = 0.7) -> NDArray[np.int64]:
-    """Indices kept by greedy non-maximum suppression, best first."""
+    """Return the indices kept by greedy non-maximum suppression, best first."""
     order = np.argsort(-scores)
     overlap = box_iou(boxes, boxes)
     kept: list[int] = []

@@ -29,6 +29,10 @@ class Labelled:
     labels: NDArray[np.int64]
     ids_path: Path
 
+    def image(self) -> NDArray[np.uint8]:
+        """Read the RGB picture, ``(H, W, 3)``."""
+        return np.ascontiguousarray(np.asarray(cv2.imread(str(self.path)), dtype=np.uint8)[..., ::-1])
+
     def ids(self) -> NDArray[np.uint8]:
         """0 background, i + 1 the i-th instance."""
         return np.asarray(cv2.imread(str(self.ids_path), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
@@ -61,7 +65,7 @@ def _make(job: tuple[str, int]) -> None:
 
 
 def natural_set(split: str, count: int, workers: int = 2) -> list[Labelled]:
-    """The first ``count`` pictures of a split, generated into the work folder where they are missing."""
+    """Return the first ``count`` pictures of a split, generated into the work folder where they are missing."""
     folder = WORK / "natural" / split
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [SPLITS[split].start + i for i in range(count)]

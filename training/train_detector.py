@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 from transformers import GroundingDinoImageProcessor, MMGroundingDinoForObjectDetection
 
 from training import runtime
 from training.dataset import WORK
 from training.detector_data import Batch, DetectorBatches, class_spans
 from training.detector_loss import stage_loss
-from training.detector_model import LONGEST_EDGE, SHORTEST_EDGE, build, load_tokenizer, save_folder, save_tokenizer
+from training.detector_model import build, load_tokenizer, save_folder, save_tokenizer
 from training.generator import CLASS_NAMES
 from training.metrics import Found, Report, evaluate
 from training.natural import Labelled, natural_set
 
 FOLDER: Final = WORK / "detector"
 PEAK_RATE: Final = 6e-4
-BATCH: Final = 16
-SMALL_SCALE: Final = 2 / 3
-"""The first part of training sees pictures at this share of their final size: three times the steps a minute."""
-SMALL_SHARE: Final = 0.4
+BATCH: Final = 8
+"""Pictures of a step of one process; all of them share a prompt."""
+EXCHANGE: Final = 8
+"""Steps between two averagings of the processes' weights."""
+SCALES: Final = ((0.45, 0.5), (0.72, 2 / 3), (1.0, 5 / 6))
+"""Until which share of the time pictures are trained at which share of the stored size (384 px)."""
 
 
 def losses(model: MMGroundingDinoForObjectDetection, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -61,11 +66,11 @@ def losses(model: MMGroundingDinoForObjectDetection, batch: Batch) -> tuple[Tens
 
 
 @torch.no_grad()
-def detect(model: Any, processor: Any, tokenizer: Any, path: Path) -> Found:
-    """Detections for the six class names, scored by span, boxes in px of the file."""
+def detect(model: Any, processor: Any, tokenizer: Any, path: Path, names: tuple[str, ...] = CLASS_NAMES) -> Found:
+    """Detect the phrases ``names``, scored by span, boxes in px of the file."""
     picture = Image.open(path).convert("RGB")
-    ids = tokenizer(". ".join(CLASS_NAMES) + ".")["input_ids"]
-    spans = class_spans(ids, list(range(len(CLASS_NAMES))), len(CLASS_NAMES)).bool()
+    ids = tokenizer(". ".join(names) + ".")["input_ids"]
+    spans = class_spans(ids, list(range(len(names))), len(names)).bool()
     images = processor(images=picture, return_tensors="pt")
     out = model(**images, input_ids=torch.tensor([ids]))
     scores = out.logits[0, :, : len(ids)].float().sigmoid()
@@ -92,14 +97,20 @@ def optimizer_for(model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
 
 
-def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
-    """Train for ``minutes`` in all, counting earlier calls; write the starter folder after every evaluation."""
+def train(rank: int, processes: int, minutes: float, evaluate_every_s: float, pictures: int) -> None:
+    """Train for ``minutes`` in all, counting earlier calls; write the starter folder after every evaluation.
+
+    ``processes`` single-threaded copies train on their own and average their weights every ``EXCHANGE`` steps. On a
+    shared machine that is much faster than threads or averaged gradients, which wait for the slowest all the time.
+    """
     torch.manual_seed(0)
-    save_tokenizer(FOLDER)
+    torch.set_num_threads(1)
+    runtime.be_polite()
+    store = distributed.FileStore(str(FOLDER / f"store-{os.getppid()}"), processes)  # type: ignore[attr-defined]
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(hours=1))
     tokenizer = load_tokenizer(FOLDER)
-    processor = GroundingDinoImageProcessor(size={"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE})
     model, judge = build(), build()
-    average, optimizer = runtime.Average(model), optimizer_for(model)
+    average, optimizer = runtime.Average(model, decay=0.985), optimizer_for(model)
     clock, step, best = runtime.Clock(minutes), 0, 0.0
     state = runtime.load_checkpoint(FOLDER / "checkpoint.pt")
     if state is not None:
@@ -107,41 +118,46 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
         optimizer.load_state_dict(state["optimizer"])
         average.weights = state["average"]
         clock.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
-    batches = DetectorBatches(tokenizer, BATCH, seed=step, scale=SMALL_SCALE)
-    begun = time.monotonic()
+    batches = DetectorBatches(tokenizer, BATCH, seed=100 * step + rank, scale=scale_at(clock.progress))
     validation = natural_set("validation", pictures)
-    clock.exclude(time.monotonic() - begun)
-    last = time.monotonic()
+    progress = torch.tensor([clock.progress])
+    last, seen, since = time.monotonic(), 0, time.monotonic()
     model.train()
     for batch in batches:
-        finished = clock.progress >= 1
-        batches.scale = SMALL_SCALE if clock.progress < SMALL_SHARE else 1.0
+        batches.scale = scale_at(float(progress))
+        batches.size = BATCH if batches.scale > 0.5 else 3 * BATCH // 2
         for group in optimizer.param_groups:
-            group["lr"] = runtime.learning_rate(clock.progress, step, PEAK_RATE)
+            group["lr"] = runtime.learning_rate(float(progress), step, PEAK_RATE)
         total, parts = losses(model, batch)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        if not bool(norm.isfinite()):
+        if bool(norm.isfinite()):
+            optimizer.step()
+        step, seen = step + 1, seen + len(batch.truths) * processes
+        if step % EXCHANGE:
             continue
-        optimizer.step()
-        average.update(model, step)
-        step += 1
-        if step % 20 == 0:
-            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, loss=float(total.detach()), norm=float(norm),
-                        width=batch.pixels.shape[-1], images_per_s=step * BATCH / clock.elapsed_s(), **parts)  # fmt: skip
-        if time.monotonic() - last > evaluate_every_s or finished:
+        average_weights(model, processes)
+        progress[0] = clock.progress
+        distributed.broadcast(progress, 0)
+        finished = bool(progress >= 1)
+        if rank == 0:
+            average.update(model, step // EXCHANGE)
+            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, loss=float(total.detach()),
+                        norm=float(norm), width=batch.pixels.shape[-1],
+                        images_per_s=seen / (time.monotonic() - since), **parts)  # fmt: skip
+            seen, since = 0, time.monotonic()
+        if rank == 0 and (time.monotonic() - last > evaluate_every_s or finished):
             begun = time.monotonic()
             judge.load_state_dict(average.weights)
+            edges = edges_at(float(progress))
+            processor = GroundingDinoImageProcessor(size={"shortest_edge": edges[0], "longest_edge": edges[1]})
             report = measure(judge, processor, tokenizer, validation)
             runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, validation=report.mean_ap50,
                         ap50=report.ap50, f1=report.best_f1, threshold=report.best_threshold)  # fmt: skip
             if report.mean_ap50 >= best:
                 best = report.mean_ap50
-                edges = (SHORTEST_EDGE, LONGEST_EDGE)
-                runtime.replace_folder(
-                    runtime.STARTER / "detector", lambda folder: save_folder(average.weights, folder, edges)
-                )
+                runtime.replace_folder(runtime.STARTER / "detector", partial(save_folder, average.weights, edges=edges))
             clock.exclude(time.monotonic() - begun)
             runtime.save_atomically(
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights,
@@ -152,16 +168,44 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
             return
 
 
+def scale_at(progress: float) -> float:
+    """Share of the final picture size: training begins small, which gives several times the steps a minute."""
+    return next(scale for until, scale in SCALES if progress <= until)
+
+
+def edges_at(progress: float) -> tuple[int, int]:
+    """Shortest and longest edge px that the image processor makes, for the size the model was trained at last."""
+    scale = scale_at(progress)
+    return round(336 * scale), round(384 * scale)
+
+
+@torch.no_grad()
+def average_weights(model: torch.nn.Module, processes: int) -> None:
+    """Replace all weights by their mean over the processes, in one exchange."""
+    parameters = list(model.parameters())
+    flat = torch.cat([p.reshape(-1) for p in parameters])
+    distributed.all_reduce(flat)
+    flat /= processes
+    start = 0
+    for parameter in parameters:
+        parameter.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the starter detector (resumable).")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--evaluate-every-s", type=float, default=300)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--evaluate-every-s", type=float, default=480)
     parser.add_argument("--pictures", type=int, default=100, help="validation pictures")
     arguments = parser.parse_args()
-    runtime.restart_with_allocator(arguments.threads)
-    train(arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
+    runtime.restart_with_allocator(1)
+    save_tokenizer(FOLDER)
+    natural_set("validation", arguments.pictures)
+    count = arguments.processes
+    settings = (count, arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
+    multiprocessing.spawn(train, settings, nprocs=count)  # type: ignore[attr-defined,no-untyped-call]
 
 
 if __name__ == "__main__":

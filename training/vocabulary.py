@@ -1,4 +1,4 @@
-"""The words of the starter models: class synonyms, unknown words for negatives, and a WordPiece vocabulary of our own."""
+"""The words of the starter models: class synonyms, unknown words for negatives, and a WordPiece vocabulary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Final
 import numpy as np
 
 SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
-    "scratch": ("scratch", "scratches", "scrape", "scrapes", "scuff", "scuff mark", "score mark", "scoring", "scratch mark"),
+    "scratch": (
+        "scratch",
+        "scratches",
+        "scrape",
+        "scrapes",
+        "scuff",
+        "scuff mark",
+        "score mark",
+        "scoring",
+        "scratch mark",
+    ),
     "dent": ("dent", "dents", "ding", "dings", "dimple", "dimples", "depression", "dented area", "bump mark"),
     "crack": ("crack", "cracks", "fracture", "fractures", "fissure", "split", "hairline crack", "crackle"),
     "rust": ("rust", "corrosion", "oxidation", "rust spot", "rust spots", "rust patch", "corroded area", "rusty patch"),
@@ -20,17 +30,16 @@ SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
 ADJECTIVES: Final = ("small", "large", "deep", "visible", "long", "surface", "single", "fine", "big", "minor")
 PLACES: Final = ("on metal", "on the surface", "on paint", "on a part", "in the surface", "on the part", "on wood")
 
-UNKNOWN: Final = tuple(
-    (
-        "cat dog car person bird horse cow bus truck train boat bottle cup bowl chair table sofa plant tree flower "
-        "house door window road sign lamp phone screen book clock shoe hat bag key coin ball fish apple banana egg "
-        "bolt nut washer gear spring wire cable pipe valve motor bearing bracket gasket hinge handle wheel tyre hose "
-        "circuit resistor capacitor chip connector plug socket switch button knob fan pump tank cup hand face eye "
-        "cloud sun moon star mountain river bridge tower building bench fence grass sand snow water fire smoke "
-        "pen paper box basket spoon fork knife plate glass candle towel pillow blanket shirt button zipper ring "
-        "airplane bicycle motorcycle helmet glove hammer wrench pliers drill saw ladder rope chain hook magnet"
-    ).split()
+_UNKNOWN: Final = (
+    "cat dog car person bird horse cow bus truck train boat bottle cup bowl chair table sofa plant tree flower "
+    "house door window road sign lamp phone screen book clock shoe hat bag key coin ball fish apple banana egg "
+    "bolt nut washer gear spring wire cable pipe valve motor bearing bracket gasket hinge handle wheel tyre hose "
+    "circuit resistor capacitor chip connector plug socket switch button knob fan pump tank cup hand face eye "
+    "cloud sun moon star mountain river bridge tower building bench fence grass sand snow water fire smoke "
+    "pen paper box basket spoon fork knife plate glass candle towel pillow blanket shirt button zipper ring "
+    "airplane bicycle motorcycle helmet glove hammer wrench pliers drill saw ladder rope chain hook magnet"
 )
+UNKNOWN: Final = tuple(_UNKNOWN.split())
 """Words that name nothing in the pictures: a prompt that holds them has no target for them."""
 
 NAMED_DISTRACTORS: Final[dict[str, tuple[str, ...]]] = {
@@ -57,7 +66,7 @@ SPECIAL: Final[dict[str, int]] = {
 
 
 def wordpieces() -> list[str]:
-    """The vocabulary in id order: special ids as above, characters, pairs of letters, whole words, ``[unusedN]`` gaps."""
+    """List the vocabulary in id order: special ids, characters, pairs of letters, words, ``[unusedN]`` gaps."""
     pieces: list[str] = []
     characters = string.ascii_lowercase + string.digits
     pieces += list(characters) + [f"##{c}" for c in characters]
@@ -85,7 +94,7 @@ def wordpieces() -> list[str]:
 
 
 def invented_word(rng: np.random.Generator) -> str:
-    """A pronounceable word that means nothing, so that unseen words learn to score low."""
+    """Invent a pronounceable word that means nothing, so that unseen words learn to score low."""
     consonants, vowels = "bcdfghklmnprstvwz", "aeiou"
     syllables = int(rng.integers(1, 4))
     word = "".join(str(rng.choice(list(consonants))) + str(rng.choice(list(vowels))) for _ in range(syllables))

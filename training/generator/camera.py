@@ -38,5 +38,5 @@ def expose(rng: np.random.Generator, canvas: Canvas, jpeg: bool = True) -> NDArr
     if jpeg and rng.random() < 0.5:
         quality = int(rng.integers(60, 96))
         _, blob = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = np.asarray(cv2.imdecode(blob, cv2.IMREAD_COLOR)[..., ::-1], dtype=np.uint8)
+        image = np.asarray(cv2.imdecode(blob, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
     return np.ascontiguousarray(image)

@@ -78,7 +78,7 @@ def _start(rng: np.random.Generator, canvas: Canvas, length_px: float, angle_rad
 
 
 def scratch(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """A smooth groove with a bright or dark core and a shaded lip; sometimes a scuff of parallel strokes."""
+    """Draw a smooth groove with a bright or dark core and a shaded lip; sometimes a scuff of parallel strokes."""
     unit = _unit(canvas)
     length = unit * _log_uniform(rng, 0.14, 0.75)
     width = unit * _log_uniform(rng, 0.0042, 0.013)
@@ -112,7 +112,7 @@ def scratch(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask 
 
 
 def crack(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """A dark jagged line with branches and a faint bright edge."""
+    """Draw a dark jagged line with branches and a faint bright edge."""
     unit = _unit(canvas)
     length = unit * _log_uniform(rng, 0.18, 0.75)
     width = unit * _log_uniform(rng, 0.004, 0.011)
@@ -169,7 +169,7 @@ def _ellipse(
 
 
 def dent(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """A smooth bowl: shaded on the lamp's side, bright on the other, the texture squeezed a little."""
+    """Press a smooth bowl: shaded on the lamp's side, bright on the other, the texture squeezed a little."""
     unit = _unit(canvas)
     made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.07, 0.3), 0.55, 0.04)
     if made is None:
@@ -194,7 +194,7 @@ def dent(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | N
 
 
 def hole(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """A dark opening with a lit inner wall and a thin rim; round, or torn at the edge."""
+    """Cut a dark opening with a lit inner wall and a thin rim; round, or torn at the edge."""
     unit = _unit(canvas)
     made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.028, 0.15), 0.72, rng.choice([0.0, 0.02, 0.08]))
     if made is None:
@@ -242,7 +242,7 @@ def rust(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | N
 
 
 def stain(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """A translucent film (oil, water, ink, lime) with an irregular outline and a tide mark."""
+    """Spill a translucent film (oil, water, ink, lime) with an irregular outline and a tide mark."""
     unit = _unit(canvas)
     made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.09, 0.42), 0.45, rng.uniform(0.06, 0.2))
     if made is None:

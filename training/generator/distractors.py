@@ -20,7 +20,7 @@ def _unit(canvas: Canvas) -> float:
 
 
 def text(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[int, int, int, int]:
-    """A stamped or printed part number."""
+    """Draw a stamped or printed part number."""
     height, width = canvas.shape[:2]
     unit = _unit(canvas)
     letters = "ABCDEFGHKLMNPRSTUVWXZ0123456789-/"
@@ -45,7 +45,7 @@ def text(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[in
 
 
 def screw(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[int, int, int, int]:
-    """A screw or rivet head: bright disc, bevelled, with a slot, cross or socket."""
+    """Draw a screw or rivet head: bright disc, bevelled, with a slot, cross or socket."""
     height, width = canvas.shape[:2]
     radius = max(4.0, _unit(canvas) * rng.uniform(0.022, 0.06))
     cx, cy = rng.uniform(0.03, 0.97) * width, rng.uniform(0.03, 0.97) * height
@@ -77,7 +77,7 @@ def screw(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[i
 
 
 def seam(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
-    """A straight joint across the whole picture: a dark line beside a bright one."""
+    """Draw a straight joint across the whole picture: a dark line beside a bright one."""
     height, width = canvas.shape[:2]
     unit = _unit(canvas)
     angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.04)
@@ -95,7 +95,7 @@ def seam(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
 
 
 def edge(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
-    """The part ends here: beyond a straight line lies a flat background."""
+    """End the part: beyond a straight line lies a flat background."""
     height, width = canvas.shape[:2]
     unit = _unit(canvas)
     angle = rng.choice([0, 0.5, 1, 1.5]) * np.pi + rng.normal(0, 0.06)
@@ -112,7 +112,7 @@ def edge(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
 
 
 def shadow(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
-    """The soft shadow of something outside the picture."""
+    """Cast the soft shadow of something outside the picture."""
     height, width = canvas.shape[:2]
     unit = _unit(canvas)
     shape = np.zeros((height, width), np.float32)
@@ -127,7 +127,7 @@ def shadow(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
 
 
 def sticker(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[int, int, int, int]:
-    """A paper label with a bar code."""
+    """Stick on a paper label with a bar code."""
     height, width = canvas.shape[:2]
     unit = _unit(canvas)
     wide, tall = int(unit * rng.uniform(0.12, 0.28)), int(unit * rng.uniform(0.06, 0.14))
@@ -153,7 +153,7 @@ def dust(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
 
 
 def stripe(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
-    """A painted band or strip of tape with sharp parallel edges."""
+    """Paint a band or strip of tape with sharp parallel edges."""
     height, width = canvas.shape[:2]
     band = np.zeros((height, width), np.float32)
     unit = _unit(canvas)

@@ -14,7 +14,7 @@ from training.generator.surfaces import SURFACES, TRAINING_SURFACES, Canvas
 from training.seeds import split_of
 
 MIN_CONTRAST = 0.045
-"""A defect whose mask changed the picture by less than this (mean absolute, 0..1) is taken back: nobody could see it."""
+"""A defect that changed its mask by less than this (mean absolute, 0..1) is taken back: nobody could see it."""
 MIN_AREA_PX = 12
 
 _COUNTS = (1, 2, 3, 4, 5, 6)
@@ -112,7 +112,7 @@ def _is_visible(before: Canvas, after: Canvas, mask: Mask) -> bool:
 
 
 def _crowds(mask: Mask, taken: Mask) -> bool:
-    """True where the new mask runs into older ones, or its box is nearly filled by them."""
+    """Tell whether the new mask runs into older ones, or its box is nearly filled by them."""
     if not taken.any():
         return False
     x0, y0, x1, y1 = box_of(mask)

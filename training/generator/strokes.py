@@ -13,7 +13,7 @@ Path = NDArray[np.float32]
 
 
 def bent_line(rng: np.random.Generator, start_xy: tuple[float, float], length_px: float, angle_rad: float) -> Path:
-    """A slightly curved stroke of about ``length_px`` from a start point, 40 points."""
+    """Draw a slightly curved stroke of about ``length_px`` from a start point, 40 points."""
     direction = np.array([np.cos(angle_rad), np.sin(angle_rad)])
     normal = np.array([-direction[1], direction[0]])
     t = np.linspace(0, 1, 40)[:, None]
@@ -24,7 +24,7 @@ def bent_line(rng: np.random.Generator, start_xy: tuple[float, float], length_px
 
 
 def jagged_line(rng: np.random.Generator, start_xy: tuple[float, float], length_px: float, angle_rad: float) -> Path:
-    """A crack's path: short straight pieces whose direction jumps about a slowly drifting heading."""
+    """Walk a crack's path: short straight pieces whose direction jumps about a slowly drifting heading."""
     steps = int(rng.integers(14, 34))
     drift = np.cumsum(rng.normal(0, 0.10, steps))
     headings = angle_rad + drift + rng.normal(0, rng.uniform(0.35, 0.75), steps)

@@ -1,0 +1,1 @@
+"""Small bundled weights, made by ``training/``; see MODEL_CARD.md."""

@@ -1,0 +1,137 @@
+"""The generator: the same seed gives the same picture, masks fit boxes, splits never meet."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.generator import CLASS_NAMES, box_of, generate
+from training.generator.defects import DEFECTS, Scenery
+from training.generator.surfaces import SURFACES, TEST_ONLY_SURFACES
+from training.make_hard_files import huge_header_png
+from training.make_sample_data import OUT, SPECS, coco_of, names, scene_of
+from training.seeds import SPLITS, TEST, TRAIN, VALIDATION, split_of
+from training.vocabulary import SPECIAL, SYNONYMS, prompt_for, wordpieces
+
+SIZE = (160, 120)
+
+
+def test_clean_picture_has_no_instances() -> None:
+    scene = generate(TRAIN.start, SIZE, defects=0)
+    assert scene.instances == ()
+    assert scene.image.shape == (120, 160, 3)
+    assert scene.image.dtype == np.uint8
+
+
+def test_same_seed_same_picture() -> None:
+    first, second = (generate(TRAIN.start + 7, SIZE) for _ in range(2))
+    assert np.array_equal(first.image, second.image)
+    assert [i.label for i in first.instances] == [i.label for i in second.instances]
+    for a, b in zip(first.instances, second.instances, strict=True):
+        assert np.array_equal(a.mask, b.mask)
+
+
+def test_other_seed_other_picture() -> None:
+    assert not np.array_equal(generate(TRAIN.start, SIZE).image, generate(TRAIN.start + 1, SIZE).image)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_are_full_size_disjoint_and_fill_their_boxes(seed: int) -> None:
+    scene = generate(TRAIN.start + seed, SIZE, defects=4)
+    total = np.zeros((120, 160), int)
+    for instance in scene.instances:
+        x0, y0, x1, y1 = instance.box_xyxy()
+        assert 0 <= x0 < x1 <= 160
+        assert 0 <= y0 < y1 <= 120
+        inside = instance.mask[y0:y1, x0:x1]
+        assert inside.sum() == instance.mask.sum() > 0
+        assert inside[0].any()
+        assert inside[-1].any()
+        assert inside[:, 0].any()
+        assert inside[:, -1].any()
+        total += instance.mask
+    assert (total > 1).sum() <= 0.02 * (total > 0).sum() + 1
+
+
+def test_box_of_a_disc() -> None:
+    ys, xs = np.mgrid[:40, :60]
+    assert box_of((xs - 30) ** 2 + (ys - 20) ** 2 <= 100) == (20, 10, 41, 31)
+
+
+@pytest.mark.parametrize("name", sorted(DEFECTS))
+def test_every_defect_changes_the_picture_where_its_mask_says(name: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        canvas = np.full((200, 200, 3), 0.55, np.float32)
+        mask = DEFECTS[name](rng, canvas, Scenery(0.5, "painted"))
+        if mask is not None and mask.sum() > 30:
+            changed = np.abs(canvas - 0.55).max(axis=-1)
+            assert changed[mask].mean() > 3 * changed[~mask].mean()
+            return
+    pytest.fail("ten tries drew nothing")
+
+
+@pytest.mark.parametrize("name", sorted(SURFACES))
+def test_every_surface_is_a_sane_picture(name: str) -> None:
+    canvas = SURFACES[name](np.random.default_rng(1), 90, 120)
+    assert canvas.shape == (90, 120, 3)
+    assert canvas.dtype == np.float32
+    assert np.isfinite(canvas).all()
+    assert 0.0 < float(canvas.mean()) < 1.0
+
+
+def test_splits_do_not_meet() -> None:
+    for first, second in combinations(SPLITS.values(), 2):
+        assert first.stop <= second.start or second.stop <= first.start
+    assert split_of(VALIDATION.start) == "validation"
+    with pytest.raises(ValueError, match="seed must lie in"):
+        split_of(-1)
+
+
+def test_test_only_surface_never_appears_in_training() -> None:
+    drawn = {generate(seeds.start + i, (48, 48), defects=0).surface for seeds in (TRAIN, VALIDATION) for i in range(60)}
+    assert not drawn & set(TEST_ONLY_SURFACES)
+    assert "ceramic" in {generate(TEST.start + i, (48, 48), defects=0).surface for i in range(60)}
+
+
+def test_sample_data_is_what_the_generator_makes() -> None:
+    truth = json.loads((OUT / "coco.json").read_text("utf-8"))
+    small = [(n, s) for n, s in zip(names(), SPECS, strict=True) if s.size_wh[0] <= 800]
+    made = coco_of([(name, scene_of(spec)) for name, spec in small])
+    ids = {image["file_name"]: image["id"] for image in truth["images"]}
+    for image in made["images"]:
+        mine = [a for a in made["annotations"] if a["image_id"] == image["id"]]
+        theirs = [a for a in truth["annotations"] if a["image_id"] == ids[image["file_name"]]]
+        assert [a["category_id"] for a in mine] == [a["category_id"] for a in theirs]
+        # Another version of OpenCV may round a pixel differently.
+        boxes = [np.array([a["bbox"] for a in side], float).reshape(-1, 4) for side in (mine, theirs)]
+        assert np.allclose(boxes[0], boxes[1], atol=2)
+
+
+def test_sample_data_folder_is_complete() -> None:
+    truth = json.loads((OUT / "coco.json").read_text("utf-8"))
+    assert {i["file_name"] for i in truth["images"]} == {p.name for p in (OUT / "images").iterdir()}
+    assert [c["name"] for c in truth["categories"]] == list(CLASS_NAMES)
+    assert sum(p.stat().st_size for p in Path(OUT).rglob("*") if p.is_file()) < 8_000_000
+
+
+def test_huge_header_is_small() -> None:
+    assert len(huge_header_png()) < 100
+
+
+def test_vocabulary_has_the_fixed_ids_and_every_synonym() -> None:
+    pieces = wordpieces()
+    assert len(set(pieces)) == len(pieces)
+    for piece, index in SPECIAL.items():
+        assert pieces[index] == piece
+    assert {w for group in SYNONYMS.values() for phrase in group for w in phrase.split()} <= set(pieces)
+
+
+def test_prompts_name_each_phrase_once() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        phrases = prompt_for(rng, CLASS_NAMES)
+        assert len({text for text, _ in phrases}) == len(phrases) > 0
+        assert all(-1 <= index < len(CLASS_NAMES) for _, index in phrases)

@@ -1,0 +1,137 @@
+"""Measure the saved starter models, as users load them: ``python -m training.evaluate --split test --write``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import open_clip
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from training.generator import CLASS_NAMES
+from training.metrics import evaluate
+from training.natural import Labelled, natural_set
+from training.runtime import STARTER
+from training.train_classifier import cosines, natural_crops
+from training.train_detector import detect
+from training.train_segmenter import measure as measure_masks
+from training.vocabulary import SYNONYMS
+
+METRICS: Final = Path(__file__).parent / "metrics.json"
+
+
+def load_detector(folder: Path) -> tuple[Any, Any]:
+    """Load the model in float32 and its processor."""
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def load_segmenter(folder: Path) -> Any:
+    """SAM 2 from its configuration and weights."""
+    configuration: Any = OmegaConf.load(folder / "config.yaml")
+    model = instantiate(configuration["model"], _recursive_=True)
+    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()}, strict=True)
+    return model.eval()
+
+
+def load_classifier(folder: Path) -> Any:
+    """CLIP through open_clip."""
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    return model.eval()
+
+
+def detector_report(pictures: list[Labelled]) -> dict[str, Any]:
+    """Box AP50 per class, recall, the best threshold, and how many boxes unknown words draw."""
+    model, processor = load_detector(STARTER / "detector")
+    begun = time.monotonic()
+    found = [detect(model, processor.image_processor, processor.tokenizer, p.path) for p in pictures]
+    seconds = (time.monotonic() - begun) / len(pictures)
+    truth = [(p.boxes, p.labels) for p in pictures]
+    report = asdict(evaluate(found, truth, CLASS_NAMES))
+    seen = [i for i, p in enumerate(pictures) if p.surface != "ceramic"]
+    kept = evaluate([found[i] for i in seen], [truth[i] for i in seen], CLASS_NAMES)
+    synonyms = tuple(SYNONYMS[name][3] for name in CLASS_NAMES)
+    others = [detect(model, processor.image_processor, processor.tokenizer, p.path, synonyms) for p in pictures]
+    unknown = [
+        detect(model, processor.image_processor, processor.tokenizer, p.path, ("cat", "car", "bottle"))
+        for p in pictures[:60]
+    ]
+    return {
+        **report,
+        "mean_ap50_seen_surfaces": kept.mean_ap50,
+        "synonyms": list(synonyms),
+        "mean_ap50_synonyms": evaluate(others, truth, CLASS_NAMES).mean_ap50,
+        "unknown_words_boxes_over_0.3_per_picture": float(np.mean([(f.scores.max(1) > 0.3).sum() for f in unknown])),
+        "seconds_per_picture": seconds,
+    }
+
+
+def classifier_report(pictures: list[Labelled]) -> dict[str, Any]:
+    """Top-1 on ground-truth crops with the class names, with synonyms, and the cross-entropy."""
+    model = load_classifier(STARTER / "classifier")
+    pixels, labels = natural_crops(pictures)
+    begun = time.monotonic()
+    similarity = cosines(model, pixels, CLASS_NAMES)
+    seconds = (time.monotonic() - begun) / len(labels)
+    right = (similarity.argmax(1).numpy() == labels).astype(float)
+    synonyms = tuple(SYNONYMS[name][3] for name in CLASS_NAMES)
+    others = (cosines(model, pixels, synonyms).argmax(1).numpy() == labels).astype(float)
+    scale = float(model.logit_scale.exp())
+    confidence = (scale * similarity).softmax(1).max(1).values.numpy()
+    return {
+        "crops": len(labels),
+        "top1": float(right.mean()),
+        "top1_per_class": {name: float(right[labels == k].mean()) for k, name in enumerate(CLASS_NAMES)},
+        "top1_synonyms": float(others.mean()),
+        "cross_entropy": float(cross_entropy(scale * similarity, torch.from_numpy(labels))),
+        "mean_confidence": float(confidence.mean()),
+        "logit_scale": scale,
+        "seconds_per_crop": seconds,
+    }
+
+
+def segmenter_report(pictures: list[Labelled]) -> dict[str, Any]:
+    """Mean IoU per class with ground-truth boxes, against filling the box."""
+    begun = time.monotonic()
+    report: dict[str, Any] = measure_masks(load_segmenter(STARTER / "segmenter"), pictures)
+    return {**report, "seconds_per_picture": (time.monotonic() - begun) / len(pictures)}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Measure the saved starter models on unseen seeds.")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--only", choices=("detector", "segmenter", "classifier"))
+    parser.add_argument("--write", action="store_true", help="write training/metrics.json")
+    arguments = parser.parse_args()
+    pictures = natural_set(arguments.split, arguments.pictures)
+    reports = {"detector": detector_report, "segmenter": segmenter_report, "classifier": classifier_report}
+    result: dict[str, Any] = {"split": arguments.split, "pictures": len(pictures)}
+    for name, report in reports.items():
+        if arguments.only in (None, name):
+            result[name] = report(pictures)
+    text = json.dumps(_rounded(result), indent=2)
+    print(text)
+    if arguments.write:
+        METRICS.write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Train the starter classifier: ``python -m training.train_classifier --minutes 25``; a second call goes on."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import threading
+import time
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training import runtime
+from training.classifier_data import GROUP_NAMES, GROUPS, CropStream, cut
+from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, TEMPLATES, build, normalise, save_folder, tokenize
+from training.dataset import WORK
+from training.generator import CLASS_NAMES
+from training.natural import Labelled, natural_set
+from training.vocabulary import ADJECTIVES, PLACES, UNKNOWN, invented_word
+
+FOLDER: Final = WORK / "classifier"
+PEAK_RATE: Final = 1e-3
+BATCH: Final = 64
+EXTRA_TEMPLATES: Final = (
+    "a photo of a {} on a surface",
+    "{} on metal",
+    "an inspection photo of a {}",
+    "a picture of {}",
+)
+
+
+def captions(rng: np.random.Generator) -> tuple[list[str], list[int]]:
+    """Sentences of a step, and the group of each (-1: a word that fits no crop)."""
+    sentences, groups = [], []
+    templates = (*TEMPLATES, *TEMPLATES, *EXTRA_TEMPLATES)
+    for group, name in enumerate(GROUP_NAMES):
+        words = {name, *(str(w) for w in rng.choice(GROUPS[name], 2))} if rng.random() < 0.8 else {name}
+        for word in sorted(words):
+            text = f"{rng.choice(ADJECTIVES)} {word}" if rng.random() < 0.1 else word
+            text = f"{text} {rng.choice(PLACES)}" if rng.random() < 0.08 else text
+            sentences.append(str(rng.choice(templates)).replace("{}", text))
+            groups.append(group)
+    for _ in range(6):
+        word = str(rng.choice(UNKNOWN)) if rng.random() < 0.7 else invented_word(rng)
+        sentences.append(str(rng.choice(templates)).replace("{}", word))
+        groups.append(-1)
+    return sentences, groups
+
+
+def contrast(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+    """Multi-positive softmax in both directions; ``logits`` ``(B, S)``; a crop's positives are its group's words."""
+    positive = labels[:, None] == groups[None]
+    hidden = logits.masked_fill(~positive, -torch.inf)
+    by_image = (logits.logsumexp(1) - hidden.logsumexp(1)).mean()
+    has = positive.any(0)
+    by_text = (logits.logsumexp(0) - hidden.logsumexp(0))[has].mean()
+    return by_image + 0.25 * by_text
+
+
+@torch.no_grad()
+def class_embeddings(model: Any, names: tuple[str, ...]) -> Tensor:
+    """Mean unit vector of each name over the templates, ``(K, D)``."""
+    sentences = [template.replace("{}", name) for name in names for template in TEMPLATES]
+    features = nnf.normalize(model.encode_text(tokenize(sentences)).float(), dim=-1)
+    return nnf.normalize(features.reshape(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
+
+
+def natural_crops(pictures: list[Labelled]) -> tuple[Tensor, NDArray[np.int64]]:
+    """Crops of ground-truth boxes, normalised ``(N, 3, 128, 128)``, and their classes."""
+    crops, labels = [], []
+    for picture in pictures:
+        image = picture.image()
+        for box, label in zip(picture.boxes, picture.labels, strict=True):
+            window = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+            crops.append(cut(image, window, CROP_CONTEXT, IMAGE_SIZE))
+            labels.append(int(label))
+    pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return normalise(pixels), np.asarray(labels, np.int64)
+
+
+@torch.no_grad()
+def cosines(model: Any, pixels: Tensor, names: tuple[str, ...]) -> Tensor:
+    """Cosine of every crop with every name, ``(N, K)``."""
+    parts = [nnf.normalize(model.encode_image(part).float(), dim=-1) for part in torch.split(pixels, 32)]
+    return torch.cat(parts) @ class_embeddings(model, names).t()
+
+
+def best_scale(similarity: Tensor, labels: Tensor) -> float:
+    """Find the logit scale with the smallest cross-entropy: a calibrated softmax over the classes."""
+    scales = np.exp(np.linspace(np.log(3), np.log(100), 60))
+    return float(min(scales, key=lambda s: float(nnf.cross_entropy(float(s) * similarity, labels))))
+
+
+def measure(model: Any, pixels: Tensor, labels: NDArray[np.int64]) -> tuple[dict[str, float], float]:
+    """Top-1 accuracy per class (and mean, and cross-entropy) on crops, and the calibrated logit scale."""
+    model.eval()
+    similarity = cosines(model, pixels, CLASS_NAMES)
+    model.train()
+    truth = torch.from_numpy(labels)
+    scale = best_scale(similarity, truth)
+    right = (similarity.argmax(1) == truth).numpy()
+    result = {name: round(float(right[labels == k].mean()), 3) for k, name in enumerate(CLASS_NAMES)}
+    result["mean"] = round(float(np.mean(list(result.values()))), 4)
+    result["top1"] = round(float(right.mean()), 4)
+    result["cross_entropy"] = round(float(nnf.cross_entropy(scale * similarity, truth)), 4)
+    return result, scale
+
+
+def _prefetch(stream: CropStream, ready: queue.Queue[tuple[NDArray[np.float32], NDArray[np.int64]]]) -> None:
+    cv2.setNumThreads(1)
+    while True:
+        ready.put(stream.batch(BATCH))
+
+
+def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
+    """Train for ``minutes`` in all, counting earlier calls; write the starter folder after every evaluation."""
+    torch.manual_seed(0)
+    model, judge = build(), build()
+    average = runtime.Average(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+    clock, step, best = runtime.Clock(minutes), 0, 9.0
+    state = runtime.load_checkpoint(FOLDER / "checkpoint.pt")
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.weights = state["average"]
+        clock.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
+    rng = np.random.default_rng([step, 10])
+    ready: queue.Queue[tuple[NDArray[np.float32], NDArray[np.int64]]] = queue.Queue(maxsize=3)
+    threading.Thread(target=_prefetch, args=(CropStream.open(step), ready), daemon=True).start()
+    pixels, truth = natural_crops(natural_set("validation", pictures))
+    last, smooth = time.monotonic(), 0.0
+    model.train()
+    while True:
+        finished = clock.progress >= 1
+        for group in optimizer.param_groups:
+            group["lr"] = runtime.learning_rate(clock.progress, step, PEAK_RATE)
+        crops, labels = ready.get()
+        sentences, groups = captions(rng)
+        images = nnf.normalize(model.encode_image(normalise(torch.from_numpy(crops))), dim=-1)
+        texts = nnf.normalize(model.encode_text(tokenize(sentences)), dim=-1)
+        logits = model.logit_scale.exp() * images @ texts.t()
+        loss = contrast(logits, torch.from_numpy(labels), torch.tensor(groups))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, float(np.log(60)))
+        average.update(model, step)
+        smooth += (float(loss.detach()) - smooth) / min(50, step + 1)
+        step += 1
+        if step % 50 == 0:
+            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, loss=smooth,
+                        images_per_s=step * BATCH / clock.elapsed_s())  # fmt: skip
+        if time.monotonic() - last > evaluate_every_s or finished:
+            begun = time.monotonic()
+            judge.load_state_dict(average.weights)
+            report, scale = measure(judge, pixels, truth)
+            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, scale=scale, top1=report)
+            if report["cross_entropy"] <= best:
+                best = report["cross_entropy"]
+                weights = {**average.weights, "logit_scale": torch.tensor(float(np.log(scale)))}
+                runtime.replace_folder(runtime.STARTER / "classifier", lambda folder: save_folder(weights, folder))  # noqa: B023
+            clock.exclude(time.monotonic() - begun)
+            runtime.save_atomically(
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights,
+                 "elapsed_s": clock.elapsed_s(), "step": step, "best": best}, FOLDER / "checkpoint.pt",
+            )  # fmt: skip
+            last = time.monotonic()
+        if finished:
+            return
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Train the starter classifier (resumable).")
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--evaluate-every-s", type=float, default=180)
+    parser.add_argument("--pictures", type=int, default=100, help="validation pictures")
+    arguments = parser.parse_args()
+    runtime.restart_with_allocator(arguments.threads)
+    train(arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
+
+
+if __name__ == "__main__":
+    main()
