@@ -188,9 +188,23 @@ def show(run: Path | None, quiet: bool, as_json: bool) -> None:
 @click.option(
     "--images", type=click.Choice(["none", "copy", "link"]), default="none", help="Bring the images.  [default: none]"
 )
+@click.option(
+    "--segmentation", type=click.Choice(["rle", "polygon"]), default="rle", help="Masks in COCO.  [default: rle]"
+)
+@click.option(
+    "--tolerance-px", type=click.FloatRange(0), default=0.5, show_default=True, help="Simplify polygons by this much."
+)
 @_output
 def export(
-    run: Path | None, fmt: str, out: Path | None, split: str | None, images: str, quiet: bool, as_json: bool
+    run: Path | None,
+    fmt: str,
+    out: Path | None,
+    split: str | None,
+    images: str,
+    segmentation: str,
+    tolerance_px: float,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write a RUN's annotations for training tools: COCO, YOLO boxes or polygons, Pascal VOC.
 
@@ -204,7 +218,15 @@ def export(
     screen = _screen(quiet, as_json)
     opened = _open(run)
     target = out or opened.path / f"export-{fmt}"
-    result = export_run(opened, fmt, target, split=_shares(split), images=images)  # type: ignore[arg-type]
+    result = export_run(
+        opened,
+        fmt,  # type: ignore[arg-type]  # click checked the three choices
+        target,
+        split=_shares(split),
+        images=images,  # type: ignore[arg-type]
+        segmentation=segmentation,  # type: ignore[arg-type]
+        tolerance_px=tolerance_px,
+    )
     screen.emit({"folder": str(result.folder), "images": result.images, "annotations": result.annotations})
     screen.say(
         f"{result.annotations} annotations of {sum(result.images.values())} images: [bold]{result.folder}[/bold]"
@@ -243,20 +265,26 @@ def report(run: Path | None, out: Path | None, max_images: int, quiet: bool, as_
     type=click.Path(path_type=Path, dir_okay=False),
     help="COCO ground truth (.json).",
 )
+@click.option(
+    "--ranked",
+    type=click.Choice(["annotations", "proposals"]),
+    default="annotations",
+    help="Take AP over the annotations, or over all stored proposals as papers do.  [default: annotations]",
+)
 @_output
-def evaluate(run: Path | None, against: Path, quiet: bool, as_json: bool) -> None:
+def evaluate(run: Path | None, against: Path, ranked: str, quiet: bool, as_json: bool) -> None:
     """Compare a RUN with ground truth: box and mask AP by pycocotools, precision and recall by class.
 
     \b
     Examples:
       autolabel eval --against sample_data/coco.json
-      autolabel eval runs/scratch-dent-1f0c2a --against truth.json --json
+      autolabel eval runs/scratch-dent-1f0c2a --against truth.json --ranked proposals --json
     """
     from autolabel.evaluate import evaluate as compare
     from autolabel.evaluate import print_result
 
     screen = _screen(quiet, as_json)
-    result = compare(_open(run), against)
+    result = compare(_open(run), against, ranked=ranked)  # type: ignore[arg-type]  # click checked the choice
     screen.emit(result.to_json())
     if not screen.quiet:
         print_result(result, screen.out)
