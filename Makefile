@@ -6,7 +6,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := autolabel connectors pipelines tests training tools
+SOURCES := autolabel connectors pipelines tests training benchmarks tools
 DEMO_IMAGES := sample_data/images
 DEMO_PROMPT := scratch. dent. crack. rust. hole. stain.
 DEMO_RUN := runs/demo
@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # Threads that wait by spinning take the core from the one they wait for: five times slower beside another busy process.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup setup-dev demo test lint check format train-starter lock wheel clean
+.PHONY: help setup setup-dev demo test lint check format bench train-starter lock wheel clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -52,6 +52,9 @@ check: lint ## Check style, types and the direction of imports
 format: setup-dev ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	@$(BIN)/ruff format $(wildcard $(SOURCES))
+
+bench: setup-dev ## Measure speed and memory
+	@for file in benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
 train-starter: setup-dev ## Train the bundled models anew (hours on a CPU, resumable)
 	@$(BIN)/python -m training.train_all $(TRAIN_ARGS)
