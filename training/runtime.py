@@ -118,6 +118,8 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(path, ignore_errors=True)
     fresh.mkdir(parents=True)
     write(fresh)
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     if target.exists():
         target.rename(old)
     fresh.rename(target)

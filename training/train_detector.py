@@ -26,12 +26,10 @@ from training.natural import Labelled, natural_set
 
 FOLDER: Final = WORK / "detector"
 PEAK_RATE: Final = 6e-4
-BATCH: Final = 8
-"""Pictures of a step of one process; all of them share a prompt."""
 EXCHANGE: Final = 8
 """Steps between two averagings of the processes' weights."""
-SCALES: Final = ((0.45, 0.5), (0.72, 2 / 3), (1.0, 5 / 6))
-"""Until which share of the time pictures are trained at which share of the stored size (384 px)."""
+SCALES: Final = ((0.45, 0.5, 12), (0.72, 2 / 3, 6), (1.0, 5 / 6, 4))
+"""Until which share of the time pictures have which share of the stored size (384 px), and how many make a step."""
 
 
 def losses(model: MMGroundingDinoForObjectDetection, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -118,14 +116,14 @@ def train(rank: int, processes: int, minutes: float, evaluate_every_s: float, pi
         optimizer.load_state_dict(state["optimizer"])
         average.weights = state["average"]
         clock.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
-    batches = DetectorBatches(tokenizer, BATCH, seed=100 * step + rank, scale=scale_at(clock.progress))
+    scale, size = scale_at(clock.progress)
+    batches = DetectorBatches(tokenizer, size, seed=100 * step + rank, scale=scale)
     validation = natural_set("validation", pictures)
     progress = torch.tensor([clock.progress])
     last, seen, since = time.monotonic(), 0, time.monotonic()
     model.train()
     for batch in batches:
-        batches.scale = scale_at(float(progress))
-        batches.size = BATCH if batches.scale > 0.5 else 3 * BATCH // 2
+        batches.scale, batches.size = scale_at(float(progress))
         for group in optimizer.param_groups:
             group["lr"] = runtime.learning_rate(float(progress), step, PEAK_RATE)
         total, parts = losses(model, batch)
@@ -168,14 +166,14 @@ def train(rank: int, processes: int, minutes: float, evaluate_every_s: float, pi
             return
 
 
-def scale_at(progress: float) -> float:
-    """Share of the final picture size: training begins small, which gives several times the steps a minute."""
-    return next(scale for until, scale in SCALES if progress <= until)
+def scale_at(progress: float) -> tuple[float, int]:
+    """Picture size and pictures of a step: training begins small, which gives several times the steps a minute."""
+    return next((scale, size) for until, scale, size in SCALES if progress <= until)
 
 
 def edges_at(progress: float) -> tuple[int, int]:
     """Shortest and longest edge px that the image processor makes, for the size the model was trained at last."""
-    scale = scale_at(progress)
+    scale, _ = scale_at(progress)
     return round(336 * scale), round(384 * scale)
 
 
