@@ -163,6 +163,7 @@ class Pass:
         resolved, resolve_notes = labeling.resolve_shard(rows, detected, classified, failed, plan)
         self.folder.add_shard(
             rows,
+            shards.StageNotes(sum(image.seconds for image in batch)),
             {
                 f"detect-{keys.detect}": (shards.detect_table(detected), detect_notes),
                 f"segment-{keys.segment}": (shards.segment_table(segmented), segment_notes),

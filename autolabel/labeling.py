@@ -33,6 +33,7 @@ class ReadImage:
     pixels: RGB | None
     lost: Failure | None = None
     """Set when an image that was read before cannot be read again."""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Plan:
 
 def read(source: Source) -> ReadImage:
     """Read and decode one image; what goes wrong becomes its row's failure."""
+    started = time.perf_counter()
     row = ImageRow(source.path, redact(source.uri), source.fingerprint)
     stage = "read"
     try:
@@ -60,7 +62,8 @@ def read(source: Source) -> ReadImage:
         failure = Failure(source.path, stage, type(error).__name__, str(error))
         return ReadImage(replace(row, failure=failure), None)
     height, width = pixels.shape[:2]
-    return ReadImage(replace(row, image_id=image_id(data), width=width, height=height), pixels)
+    row = replace(row, image_id=image_id(data), width=width, height=height)
+    return ReadImage(row, pixels, seconds=time.perf_counter() - started)
 
 
 def reread(row: ImageRow, source: Source | None) -> ReadImage:

@@ -94,14 +94,16 @@ class RunFolder:
         """Tell whether a shard holds a stage's output under ``key``."""
         return self.file(shard, stage, key).is_file()
 
-    def add_shard(self, rows: Sequence[ImageRow], files: Mapping[str, tuple[pa.Table, StageNotes]]) -> int:
+    def add_shard(
+        self, rows: Sequence[ImageRow], notes: StageNotes, files: Mapping[str, tuple[pa.Table, StageNotes]]
+    ) -> int:
         """Commit a new shard: its images and stage files (``"detect-KEY"`` → table, notes) appear in one rename."""
         number = max(self.numbers(), default=-1) + 1
         building = self._shards / f".new-{number:06d}"
         building.mkdir()
-        shards.write_table(building / "images.parquet", shards.images_table(rows), StageNotes())
-        for name, (table, notes) in files.items():
-            shards.write_table(building / f"{name}.parquet", table, notes)
+        shards.write_table(building / "images.parquet", shards.images_table(rows), notes)
+        for name, (table, stage_notes) in files.items():
+            shards.write_table(building / f"{name}.parquet", table, stage_notes)
         building.rename(self._shards / f"{number:06d}")
         _sync_folder(self._shards)
         return number
