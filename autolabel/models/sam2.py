@@ -38,35 +38,51 @@ _UPSAMPLED_PIXELS = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sam2Options:
-    """``batch`` images encoded at once, ``boxes`` decoded at once, ``multimask``: best of three masks for a box."""
+    """``batch`` images encoded at once, ``boxes`` decoded at once, ``multimask``: best of three masks for a box.
+
+    With a ``margin`` a mask ends where its box does, grown by that share of the longer side; official models have none.
+    """
 
     batch: int
     boxes: int
     multimask: bool
+    margin: float | None = None
 
 
 def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
     """Load an official ``.pt``, a folder with ``config.yaml`` and weights, a repository of the hub, or ``starter``.
 
     Options: ``config`` (path or name of a configuration; otherwise chosen by the checkpoint's name), ``batch``,
-    ``boxes``, ``multimask``.
+    ``boxes``, ``multimask``, ``margin``. A configuration may state its own in a table ``autolabel``.
     """
-    options = Options(ref)
     gpu = on_gpu(runtime)
+    path = _one_checkpoint(locate(ref, runtime), ref)
+    config = _config_file(Options(ref).text("config", ""), path, ref)
+    options = Options(ref, _own_options(config))
+    options.text("config", "")
     settings = Sam2Options(
-        options.integer("batch", 8 if gpu else 1), options.integer("boxes", 64 if gpu else 8), options.flag("multimask")
+        options.integer("batch", 8 if gpu else 1),
+        options.integer("boxes", 64 if gpu else 8),
+        options.flag("multimask"),
+        options.number("margin", 0.0) if options.text("margin", "") else None,
     )
-    config = options.text("config", "")
     options.done()
-    found = locate(ref, runtime)
-    path = _one_checkpoint(found, ref)
-    model = build(_config_file(config, path, ref))
+    model = build(config)
     if not gpu:
         keep_memory()
     digest = weights_sha256([path])
     load_strict(model, read_state_dict(path), path)
     info = ModelInfo(str(ref), digest, licence_of(ref), runtime.device, runtime.dtype)
     return Sam2Segmenter(info, settings, model.eval().to(runtime.device))
+
+
+def _own_options(config: Path) -> dict[str, str]:
+    """Options that a configuration states for itself, as strings."""
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
+    table = content.get("autolabel") if isinstance(content, dict) else None
+    return {str(name): str(value) for name, value in (table or {}).items()}
 
 
 def build(config: Path) -> Any:
@@ -171,8 +187,12 @@ class Sam2Segmenter:
                     for row, owner in enumerate(owners[part]):
                         scores[places[owner]].append(float(quality[row]))
                     for owner in dict.fromkeys(owners[part].tolist()):
-                        own = torch.from_numpy(owners[part] == owner).to(logits.device)
-                        masks[places[owner]] += _full_size(logits[own], images[places[owner]].shape[:2])
+                        own = owners[part] == owner
+                        place = places[owner]
+                        done = len(masks[place])
+                        windows = self._windows(boxes_xyxy[place][done : done + int(own.sum())], images[place])
+                        mine = logits[torch.from_numpy(own).to(logits.device)]
+                        masks[place] += _full_size(mine, images[place].shape[:2], windows)
         return [Segments(tuple(m), np.array(s, np.float32)) for m, s in zip(masks, scores, strict=True)]
 
     def _scaled(self, boxes_xyxy: Float, image: RGB) -> Float:
@@ -181,6 +201,16 @@ class Sam2Segmenter:
         scale = np.array([width, height, width, height], np.float32)
         scaled: Float = (boxes_xyxy.astype(np.float32) / scale * self._model.image_size).astype(np.float32)
         return scaled
+
+    def _windows(self, boxes_xyxy: Float, image: RGB) -> list[tuple[slice, slice]] | None:
+        """Rows and columns in which each box's mask may lie; None: anywhere."""
+        if self._options.margin is None:
+            return None
+        height, width = image.shape[:2]
+        grow = self._options.margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
+        low = np.clip(np.floor(boxes_xyxy[:, :2] - grow[:, None]), 0, None).astype(int)
+        high = np.minimum(np.ceil(boxes_xyxy[:, 2:] + grow[:, None]), (width, height)).astype(int)
+        return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)]
 
     def pixel_values(self, image: RGB) -> torch.Tensor:
         """Squash one image to the model's square input and normalise it: ``(3, S, S)`` float on the device."""
@@ -221,12 +251,24 @@ class Sam2Segmenter:
         return logits[rows, best].float(), quality[rows, best].float().clamp(0, 1).cpu()
 
 
-def _full_size(logits: torch.Tensor, size_hw: tuple[int, int]) -> list[Mask]:
+def _full_size(
+    logits: torch.Tensor, size_hw: tuple[int, int], windows: Sequence[tuple[slice, slice]] | None
+) -> list[Mask]:
     """Upsample ``(n, h, w)`` logits to the image, a few at a time so that memory stays bounded, and cut at 0."""
     at_once = max(1, _UPSAMPLED_PIXELS // (size_hw[0] * size_hw[1]))
     masks: list[Mask] = []
     for start in range(0, len(logits), at_once):
         part = logits[start : start + at_once, None]
         full = F.interpolate(part, size_hw, mode="bilinear", align_corners=False)[:, 0] > 0
-        masks += [Mask.encode(mask) for mask in full.cpu().numpy()]
+        for place, mask in enumerate(full.cpu().numpy(), start):
+            masks.append(Mask.encode(mask if windows is None else _inside(mask, windows[place])))
     return masks
+
+
+def _inside(
+    mask: np.ndarray[Any, np.dtype[np.bool_]], window: tuple[slice, slice]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Keep a mask's pixels within ``window`` and clear the others."""
+    kept = np.zeros_like(mask)
+    kept[window] = mask[window]
+    return kept

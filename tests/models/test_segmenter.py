@@ -37,6 +37,31 @@ def test_masks_have_the_images_size_and_a_score_each(segmenter):
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
 
 
+def test_a_margin_ends_masks_at_their_boxes_and_changes_nothing_inside(checkpoint, cpu):
+    folder = checkpoint("segmenter")
+    boxes = np.array([[5, 5, 60, 40], [30, 20, 50, 30]], np.float32)
+    (free,) = registry.load_segmenter(str(folder), cpu).predict_batch([picture(90, 70)], [boxes])
+    (cut,) = registry.load_segmenter(f"{folder}?margin=0.1", cpu).predict_batch([picture(90, 70)], [boxes])
+    windows = [(slice(0, 46), slice(0, 66)), (slice(18, 32), slice(28, 52))]
+    for whole, part, window in zip(free.masks, cut.masks, windows, strict=True):
+        expected = np.zeros((70, 90), np.bool_)
+        expected[window] = whole.decode()[window]
+        assert (part.decode() == expected).all()
+    assert any(whole != part for whole, part in zip(free.masks, cut.masks, strict=True))
+
+
+def test_a_configuration_may_state_options_of_its_own(checkpoint, cpu):
+    folder = checkpoint("segmenter")
+    config = folder / "config.yaml"
+    text = config.read_text()
+    config.write_text(text + '\nautolabel:\n  margin: "0.25"\n')
+    try:
+        assert registry.load_segmenter(str(folder), cpu)._options.margin == 0.25
+        assert registry.load_segmenter(f"{folder}?margin=0.5", cpu)._options.margin == 0.5
+    finally:
+        config.write_text(text)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_pixel_values_are_those_of_the_packages_transforms(segmenter):
     from sam2.utils.transforms import SAM2Transforms
