@@ -22,7 +22,7 @@ from autolabel.models.hub import (
     repository,
 )
 from autolabel.models.registry import backend_names, resolve
-from autolabel.models.sets import SETS, named_set
+from autolabel.models.sets import SETS, named_set, part_of
 from autolabel.models.weights import read_lock, write_lock
 from autolabel.protocols import ENTRY_POINT_GROUPS, ModelRef, Task
 
@@ -117,12 +117,16 @@ def _wanted(ref: ModelRef, names: Sequence[str]) -> list[str]:
 def _lock(ref: ModelRef, folder: Path, names: Sequence[str], remote: dict[str, Any]) -> None:
     path = write_lock(folder, repository(ref)[0], folder.name, [folder / name for name in names])
     here = read_lock(folder)["files"]
+    part = part_of(ref)
+    pinned = part.weights_sha256 if part and part.ref.revision == ref.revision else None
     for name in names:
         stated = remote[name].lfs.sha256 if remote[name].lfs else None
+        known = pinned if any(fnmatch(name, pattern) for pattern in LAYOUTS[ref.backend].weights) else None
         arrived = here[Path(name).name]["sha256"]
-        if stated not in (None, arrived):
-            path.unlink()
-            raise ModelError(f"{ref}: {name} arrived with sha256 {arrived}, the hub states {stated}; pull again")
+        for expected, source in ((stated, "the hub states"), (known, "this version of autolabel pins")):
+            if expected not in (None, arrived):
+                path.unlink()
+                raise ModelError(f"{ref}: {name} arrived with sha256 {arrived}, {source} {expected}; pull again")
 
 
 def _explained(ref: ModelRef, error: Exception) -> ModelError:

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -71,11 +70,17 @@ def test_an_unreachable_hub_is_an_answer_and_no_wait(tmp_path: Path):
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)  # accepts, and never answers
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        begun = time.monotonic()
-        done = autolabel("locate(ModelRef('sam2', 'facebook/sam2.1-hiera-tiny'), Runtime())", tmp_path, address)
-    assert time.monotonic() - begun < 40
-    assert "does not answer. On a connected machine run: autolabel models pull tiny --to models" in done.stderr
-    assert "--segmenter models/segmenter" in done.stderr
+        # Timed inside the process: starting Python and importing take long on a busy machine.
+        code = (
+            "import time\nfrom autolabel.errors import ModelError\nbegun = time.monotonic()\n"
+            "try: locate(ModelRef('sam2', 'facebook/sam2.1-hiera-tiny'), Runtime())\n"
+            "except ModelError as error: print(time.monotonic() - begun, error)"
+        )
+        done = autolabel(code, tmp_path, address)
+    seconds, _, message = done.stdout.partition(" ")
+    assert float(seconds) < 30, done.stderr
+    assert "does not answer. On a connected machine run: autolabel models pull tiny --to models" in message
+    assert "--segmenter models/segmenter" in message
 
 
 def test_offline_and_missing_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

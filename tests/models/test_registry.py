@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from autolabel.errors import ModelError
 from autolabel.models import registry
+from autolabel.models.sets import SETS, part_of
 from autolabel.protocols import Runtime
 
 EXAMPLE = Path(__file__).parent.parent / "plugin_example"
@@ -98,11 +100,19 @@ def test_a_plug_in_that_skips_an_image_is_caught(site: Path):
 
 def test_sets_and_specs_resolve_to_references():
     assert str(registry.resolve("detector")) == "grounding-dino:starter"
-    assert str(registry.resolve("segmenter", None, "tiny")) == "sam2:facebook/sam2.1-hiera-tiny"
-    assert str(registry.resolve("classifier", "base")) == "open-clip:timm/ViT-B-16-SigLIP2"
+    assert str(registry.resolve("segmenter", None, "tiny")).startswith("sam2:facebook/sam2.1-hiera-tiny@")
+    assert registry.resolve("classifier", "base").reference == "timm/ViT-B-16-SigLIP2"
     assert str(registry.resolve("detector", "grounding-dino:x/y?span=mean")) == "grounding-dino:x/y?span=mean"
     with pytest.raises(ModelError, match="no model set 'huge'; sets: starter, tiny, base, large"):
         registry.resolve("detector", None, "huge")
+
+
+def test_every_model_of_a_set_is_pinned_to_a_commit():
+    for each in SETS.values():
+        for part in each.parts:
+            assert part.ref.reference == "starter" or re.fullmatch("[0-9a-f]{40}", part.ref.revision)
+            assert part.weights_sha256 is None or re.fullmatch("[0-9a-f]{64}", part.weights_sha256)
+            assert part_of(part.ref) is part
 
 
 def test_registry_and_specs_import_no_torch():
