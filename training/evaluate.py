@@ -86,7 +86,7 @@ def classifier_report(pictures: list[Labelled]) -> dict[str, Any]:
     right = (similarity.argmax(1).numpy() == labels).astype(float)
     synonyms = tuple(SYNONYMS[name][3] for name in CLASS_NAMES)
     others = (cosines(model, pixels, synonyms).argmax(1).numpy() == labels).astype(float)
-    scale = float(model.logit_scale.exp())
+    scale = float(model.logit_scale.detach().exp())
     confidence = (scale * similarity).softmax(1).max(1).values.numpy()
     return {
         "crops": len(labels),

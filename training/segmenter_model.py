@@ -64,7 +64,9 @@ def configuration(image_size: int = IMAGE_SIZE) -> dict[str, Any]:
             "multimask_output_in_sam": True,
             "iou_prediction_use_sigmoid": True,
             "compile_image_encoder": False,
-        }
+        },
+        # Read by autolabel alone: a model this small leaves specks far from its box.
+        "autolabel": {"margin": "0.1"},
     }  # fmt: skip
 
 

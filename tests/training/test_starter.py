@@ -1,0 +1,70 @@
+"""The bundled weights load as their packages load any, and find what they were trained for on unseen seeds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from training import train_segmenter
+from training.evaluate import STARTER, classifier_report, load_detector, load_segmenter
+from training.generator import CLASS_NAMES, Scene, generate
+from training.metrics import evaluate
+from training.natural import Labelled
+from training.seeds import TEST
+from training.train_detector import detect
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Labelled]:
+    folder: Path = tmp_path_factory.mktemp("pictures")
+    return [_saved(folder, generate(TEST.stop - 1 - i, (480, 360), defects=3)) for i in range(16)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _saved(folder: Path, scene: Scene) -> Labelled:
+    path, ids_path = folder / f"{scene.seed}.png", folder / f"{scene.seed}.ids.png"
+    ids = np.zeros(scene.image.shape[:2], np.uint8)
+    for i, instance in enumerate(scene.instances):
+        ids[instance.mask] = i + 1
+    cv2.imwrite(str(path), scene.image[..., ::-1])
+    cv2.imwrite(str(ids_path), ids)
+    boxes = np.asarray([i.box_xyxy() for i in scene.instances], np.float32).reshape(-1, 4)
+    labels = np.asarray([CLASS_NAMES.index(i.label) for i in scene.instances], np.int64)
+    return Labelled(path, scene.surface, boxes, labels, ids_path)
+
+
+def test_detector_finds_defects_and_ignores_unknown_words(pictures: list[Labelled]) -> None:
+    model, processor = load_detector(STARTER / "detector")
+    parts = (model, processor.image_processor, processor.tokenizer)
+    found = [detect(*parts, picture.path) for picture in pictures]
+    report = evaluate(found, [(p.boxes, p.labels) for p in pictures], CLASS_NAMES)
+    assert report.mean_ap50 > 0.35, report
+    unknown = [detect(*parts, picture.path, ("car", "bottle")).scores.max() for picture in pictures[:6]]
+    assert np.median(unknown) < 0.3
+
+
+def test_segmenter_beats_filling_the_box(pictures: list[Labelled]) -> None:
+    report = train_segmenter.measure(load_segmenter(STARTER / "segmenter"), pictures)
+    assert report["miou"]["mean"] > report["box_fill"]["mean"] + 0.08, report
+
+
+def test_classifier_names_ground_truth_crops(pictures: list[Labelled]) -> None:
+    report = classifier_report(pictures)
+    assert report["top1"] > 0.8, report
+    assert report["top1_synonyms"] > 0.7, report
+
+
+def test_folders_are_small() -> None:
+    sizes = [path.stat().st_size for path in STARTER.rglob("*") if path.is_file()]
+    assert sum(sizes) < 40e6
+    assert max(sizes) < 18e6
