@@ -95,7 +95,7 @@ def test_span_scores_are_the_raw_logits_of_the_phrases_tokens(checkpoint, cpu):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FULL_SIZE, reason="set AUTOLABEL_FULL_SIZE=1: Grounding DINO-T, two minutes, 2 GB of disk")
+@pytest.mark.skipif(not FULL_SIZE, reason="set AUTOLABEL_FULL_SIZE=1: Grounding DINO-T, minutes, 2 GB of disk")
 def test_full_size_backends_agree(cpu, tmp_path):
     from transformers import GroundingDinoConfig
 
