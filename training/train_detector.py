@@ -203,7 +203,7 @@ def main() -> None:
     natural_set("validation", arguments.pictures)
     count = arguments.processes
     settings = (count, arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
-    multiprocessing.spawn(train, settings, nprocs=count)  # type: ignore[attr-defined,no-untyped-call]
+    multiprocessing.spawn(train, settings, nprocs=count, daemon=True)  # type: ignore[attr-defined,no-untyped-call]
 
 
 if __name__ == "__main__":
