@@ -53,7 +53,7 @@ class Proposals(_Settings):
 class Thresholds(_Settings):
     """How proposals become annotations; a change here costs no model call."""
 
-    min_score: Unit = Field(0.3, description="default of the classes' min_score (detector score)")
+    min_score: Unit = Field(0.35, description="default of the classes' min_score (detector score)")
     min_prob: Unit = Field(0.0, description="default of the classes' min_prob (classifier probability)")
     min_area_px: Annotated[float, Field(ge=0)] = Field(0.0, description="default of the classes' min_area_px (px²)")
     nms_iou: Unit = Field(0.5, description="boxes of one class that overlap more than this IoU are one object")

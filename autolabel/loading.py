@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from autolabel.config import Recipe
 from autolabel.errors import ConfigError
+from autolabel.manifest import fingerprint
 from autolabel.models import hub, registry
 from autolabel.models.runtime import pick_runtime
-from autolabel.models.weights import weights_sha256
+from autolabel.models.weights import file_sha256, weights_sha256
 from autolabel.protocols import Runtime, Task
 from autolabel.types import ModelInfo
 
@@ -90,8 +92,10 @@ def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyM
     ref = registry.resolve(task, spec, models)
     options = "&".join(f"{name}={value}" for name, value in ref.options)
     if ref.backend in hub.LAYOUTS:
-        weights = weights_sha256(hub.locate(ref, runtime).weights)
-        identity = f"{ref.backend}?{options}#{weights}"
+        found = hub.locate(ref, runtime)
+        identity = (
+            f"{ref.backend}?{options}#{weights_sha256(found.weights)} {_configuration(ref.backend, found.folder)}"
+        )
     else:
         owner = next((b for b in registry.backends(task) if b.name == ref.backend), None)
         identity = f"{ref}#{owner.distribution} {owner.version}" if owner else str(ref)
@@ -99,6 +103,13 @@ def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyM
     if runtime.dtype != "float32":
         identity += f" {runtime.dtype}"
     return LazyModel(str(ref), identity, lambda: registry.load(task, ref, runtime))
+
+
+def _configuration(backend: str, folder: Path) -> str:
+    """Fingerprint the small files beside the weights: image sizes, tokenizer, a model's own options."""
+    layout = hub.LAYOUTS[backend]
+    files = sorted({path for pattern in (*layout.needs, *layout.extras) for path in folder.glob(pattern)})
+    return fingerprint([[path.name, file_sha256(path)] for path in files])
 
 
 def already_loaded(model: object) -> LazyModel:

@@ -108,7 +108,7 @@ def test_the_manifest_says_what_the_run_was_made_of(make_run: MakeRun) -> None:
     manifest = run.manifest
     assert manifest.ontology.names == ("scratch", "dent")
     assert manifest.recipe == {"prompt": "scratch. dent."}
-    assert manifest.resolved["thresholds"]["min_score"] == 0.3
+    assert manifest.resolved["thresholds"]["min_score"] == 0.35
     assert {task: info.spec for task, info in manifest.models.items()} == {
         "detector": "fake:squares",
         "segmenter": "fake:fill",

@@ -31,15 +31,13 @@ def test_what_is_not_there_is_an_error(device, dtype, says):
         pick_runtime(device, dtype)
 
 
-def test_a_cuda_device_runs_in_bfloat16_if_it_has_it(monkeypatch: pytest.MonkeyPatch):
+def test_a_cuda_device_runs_in_float16(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda emulated: True)
-    assert pick_runtime() == Runtime("cuda", "bfloat16", False)
+    assert pick_runtime() == Runtime("cuda", "float16", False)
     with pytest.raises(ModelError, match="CUDA devices: 1"):
         pick_runtime("cuda:1")
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda emulated: False)
-    assert pick_runtime("cuda:0").dtype == "float32"
+    assert pick_runtime("cuda:0", "float32").dtype == "float32"
 
 
 def test_memory_is_kept_only_by_glibc_and_only_if_nobody_decided_otherwise(monkeypatch: pytest.MonkeyPatch):
