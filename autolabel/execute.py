@@ -192,8 +192,11 @@ class Pass:
     def _finish(self) -> None:
         self._refresh_replaced()
         counts, rejects, labels, timings = totals(self.folder, self.keys)
-        loaded = self._models.parts().items() if self._models else ()
-        infos = {task: model.info for task, model in loaded if model.loaded}
+        parts = self._models.parts() if self._models else {}
+        loaded = {task: model for task, model in parts.items() if model.loaded}
+        infos = {task: model.info for task, model in loaded.items()}
+        if loaded:
+            timings["load"] = sum(model.load_seconds for model in loaded.values())
         self.manifest = self.manifest.model_copy(
             update={
                 "updated": now(),
@@ -202,7 +205,7 @@ class Pass:
                 "counts": dict(counts),
                 "labels": dict(labels),
                 "rejects": dict(rejects),
-                "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
+                "timings": {**self.manifest.timings, **{stage: round(s, 3) for stage, s in timings.items()}},
             }
         )
         self.manifest.write(self.folder.path)

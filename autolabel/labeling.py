@@ -7,12 +7,11 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from autolabel.config import Assign
-from autolabel.errors import ImageError
 from autolabel.images import Source, decode, image_id, read_bytes, redact
 from autolabel.loading import Models
 from autolabel.ontology import Ontology
@@ -58,7 +57,7 @@ def read(source: Source) -> ReadImage:
         data = read_bytes(source)
         stage = "decode"
         pixels = decode(data, source.path)
-    except (ImageError, OSError, MemoryError) as error:
+    except Exception as error:  # this is the image's boundary: whatever a file does to a decoder is its own failure
         failure = Failure(source.path, stage, type(error).__name__, str(error))
         return ReadImage(replace(row, failure=failure), None)
     height, width = pixels.shape[:2]
@@ -82,14 +81,13 @@ def reread(row: ImageRow, source: Source | None) -> ReadImage:
 
 def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Detected, StageNotes, Segmented | None]:
     """Detect the ontology's phrases; a detector that brings masks of its own answers for the segmenter too."""
-    started = time.perf_counter()
     ontology = plan.ontology
     class_count = len(ontology.all_classes)
     readable = [i for i, image in enumerate(batch) if image.pixels is not None]
+    model: Any = models.detector.model if readable else None
+    started = time.perf_counter()
     answers: list[Detections | Exception] = predict_isolated(
-        lambda places: models.detector.model.predict_batch(
-            [batch[i].pixels for i in places], ontology.phrases, plan.floor
-        ),
+        lambda places: model.predict_batch([batch[i].pixels for i in places], ontology.phrases, plan.floor),
         readable,
     )
     failures, dropped = [image.lost for image in batch if image.lost], Counter[str]()
@@ -128,18 +126,17 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
 
 def segment(batch: Sequence[ReadImage], detected: Detected, models: Models) -> tuple[Segmented, StageNotes]:
     """Refine every proposal into a mask; images without proposals cost nothing."""
-    started = time.perf_counter()
     count = len(detected.images)
     masks: list[Mask | None] = [None] * count
     scores = np.zeros(count, np.float32)
-    failures: list[Failure] = []
-    if models.segmenter is not None:
-        model = models.segmenter
-        failures += [image.lost for image in batch if image.lost]
+    failures = [image.lost for image in batch if image.lost]
+    model = models.segmenter.model if models.segmenter is not None and count else None
+    started = time.perf_counter()
+    if model is not None:
         answers: dict[int, Segments | Exception] = _per_image(
             batch,
             detected,
-            lambda places: model.model.predict_batch(
+            lambda places: model.predict_batch(
                 [batch[i].pixels for i in places], [_boxes(detected, i) for i in places]
             ),
         )
@@ -158,16 +155,16 @@ def classify(
     batch: Sequence[ReadImage], detected: Detected, segmented: Segmented, models: Models, ontology: Ontology
 ) -> tuple[Classified, StageNotes]:
     """Ask the classifier for its opinion on every proposal."""
-    started = time.perf_counter()
     if models.classifier is None:
         return Classified(None, None), StageNotes()
-    model = models.classifier
+    model: Any = models.classifier.model if len(detected.images) else None
+    started = time.perf_counter()
     count, class_count = len(detected.images), len(ontology.all_classes)
     whole = all(mask is not None for mask in segmented.masks)
 
     def predict(places: Sequence[int]) -> Sequence[Classifications]:
         masks = [[segmented.masks[p] for p in np.flatnonzero(detected.images == i)] for i in places] if whole else None
-        answers: Sequence[Classifications] = model.model.predict_batch(
+        answers: Sequence[Classifications] = model.predict_batch(
             [batch[i].pixels for i in places], [_boxes(detected, i) for i in places], masks, ontology.prompts
         )
         return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,11 +32,15 @@ class LazyModel:
         self.spec = spec
         self.identity = identity
         self._load = load
+        self.load_seconds = 0.0
 
     @cached_property
     def model(self) -> Any:
         """The loaded model."""
-        return self._load()
+        started = time.perf_counter()
+        model = self._load()
+        self.load_seconds = time.perf_counter() - started
+        return model
 
     @property
     def loaded(self) -> bool:

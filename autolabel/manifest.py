@@ -64,7 +64,9 @@ class RunManifest(BaseModel):
     counts: dict[str, int] = Field(default_factory=dict, description="images and annotations by status")
     labels: dict[str, int] = Field(default_factory=dict, description="annotations by class")
     rejects: dict[str, int] = Field(default_factory=dict, description="dropped boxes by reason")
-    timings: dict[str, float] = Field(default_factory=dict, description="seconds by stage, over all batches stored")
+    timings: dict[str, float] = Field(
+        default_factory=dict, description="seconds by stage over all batches stored, and of the last loading"
+    )
     versions: dict[str, str] = Field(default_factory=dict)
 
     @classmethod

@@ -108,6 +108,7 @@ def label(
             ontology=ontology,
             assign=plan.assign,
             models=previous.models if previous else {},
+            timings=previous.timings if previous else {},
             keys=keys,
             versions=recorded_versions(),
         )

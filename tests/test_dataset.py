@@ -114,5 +114,5 @@ def test_the_manifest_says_what_the_run_was_made_of(make_run: MakeRun) -> None:
         "segmenter": "fake:fill",
         "classifier": "fake:colour",
     }
-    assert {"read", "detect", "segment", "classify", "resolve"} == set(manifest.timings)
+    assert {"read", "detect", "segment", "classify", "resolve", "load"} == set(manifest.timings)
     assert "numpy" in manifest.versions
