@@ -404,7 +404,7 @@ def _finish(
     screen: Screen, labelled: Run, *, report: bool, seconds: float | None = None, done: int | None = None
 ) -> None:
     """Print what a run came to; exit with 3 when images failed."""
-    from autolabel.console import failures_table, run_summary, summary_table
+    from autolabel.console import empty_hint, failures_table, run_summary, summary_table
 
     summary = run_summary(labelled, seconds, done)
     if report:
@@ -419,6 +419,8 @@ def _finish(
         screen.say(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s)")
     elif seconds is not None:
         screen.say("nothing to do: every image was labelled before")
+    if (hint := empty_hint(labelled)) is not None:
+        screen.say(hint)
     if report:
         screen.say(f"report: [bold]{summary['report']}[/bold]")
     if labelled.manifest.status == "partial":

@@ -153,6 +153,20 @@ def summary_table(run: Run) -> Table:
     return table
 
 
+def empty_hint(run: Run) -> str | None:
+    """Say what to try when a run labelled images and found nothing."""
+    manifest = run.manifest
+    if manifest.counts.get("annotations") or not manifest.counts.get("labelled"):
+        return None
+    dropped = manifest.rejects.get("low_score", 0)
+    hints = []
+    if manifest.resolved.get("models") == "starter" and manifest.resolved.get("detector", "").endswith(":starter"):
+        hints.append("the starter models know surface defects only: for anything else use --models tiny, base or large")
+    if dropped:
+        hints.append(f"{dropped} boxes scored too low: look at them with autolabel resolve --min-score 0.2")
+    return "nothing found; " + "; ".join(hints or ["try other words for the same thing"])
+
+
 def failures_table(run: Run, limit: int = 10) -> Table | None:
     """List the first images of the failure ledger, or nothing when it is empty."""
     failures = run.failures()

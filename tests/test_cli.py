@@ -139,3 +139,11 @@ def test_a_split_is_checked(call: Call, workspace: Path) -> None:
     code, _, err = call("export", "--format", "yolo", "--split", "most,rest")
     assert code == 2
     assert "--split must be numbers" in err
+
+
+def test_a_run_that_finds_nothing_says_what_to_try(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    _, out, _ = call("run", "--prompt", "crack.", "--no-report")
+    assert "nothing found; try other words" in out
+    call("run", "--prompt", "scratch.", "--no-report", "--min-score", "0.99")
+    assert "2 boxes scored too low" in call("show")[1]
