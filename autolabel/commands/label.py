@@ -1,0 +1,166 @@
+"""``run``, ``resolve``, ``show``: make a run, settle it anew, look at it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autolabel.commands.common import (
+    EXIT_PARTIAL,
+    open_run,
+    output_options,
+    run_argument,
+    screen_for,
+    threshold_options,
+)
+
+if TYPE_CHECKING:
+    from autolabel.console import Screen
+    from autolabel.dataset import Run
+    from autolabel.execute import Progress
+
+
+@click.command()
+@click.argument("images", nargs=-1)
+@click.option("--prompt", "-p", help='What to look for, for example "scratch. dent."')
+@click.option("--recipe", "-r", help="A TOML recipe, or the name of one.  [default: ./autolabel.toml if it is there]")
+@click.option("--run", "path", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME from the input]")
+@click.option("--models", help="Named set: starter, tiny, base, large.  [default: starter]")
+@click.option("--detector", help="Spec, folder or .pth of the detector.")
+@click.option("--segmenter", help='Spec, folder or .pt of the segmenter; "none" for boxes only.')
+@click.option("--classifier", help='Spec or folder of the classifier; "none" for the detector\'s labels.')
+@threshold_options
+@click.option("--floor", type=click.FloatRange(0, 1), help="Lowest score that is stored.  [default: 0.1]")
+@click.option("--batch-size", type=click.IntRange(1), help="Images of a batch, and of a commit.  [default: 16]")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
+@click.option("--offline", is_flag=True, help="Never ask a model hub.")
+@click.option("--retry-failed", is_flag=True, help="Try the images of the failure ledger again.")
+@click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.  [default: --report]")
+@output_options
+def run(
+    images: tuple[str, ...],
+    path: Path | None,
+    offline: bool,
+    retry_failed: bool,
+    report: bool,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Label IMAGES: files, folders, globs, a manifest (.txt, .csv, .jsonl) or URIs (s3://, gs://, https://).
+
+    Without IMAGES: those of autolabel.toml, else ./images, else the working directory. The same command again
+    resumes where it stopped and repeats nothing; with other thresholds it re-resolves without a model call.
+
+    \b
+    Examples:
+      autolabel run --prompt "scratch. dent."
+      autolabel run "photos/**/*.png" -p "scratch. dent. rust." --min-score 0.4
+      autolabel run s3://bucket/line-3/ --recipe line-3.toml --models base
+      autolabel run photos/ -p "dent." --detector grounding-dino:IDEA-Research/grounding-dino-base
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 partial (some images failed; RUN/failures.jsonl says why).
+    """
+    from autolabel import runner
+    from autolabel.config import load_recipe
+
+    screen = screen_for(quiet, as_json)
+    recipe = load_recipe(settings.pop("recipe"))[0]
+    changes = _recipe_changes(settings)
+    started, done = time.monotonic(), 0
+    with screen.progress() as show:
+
+        def watch(state: Progress) -> None:
+            nonlocal done
+            done = state.done
+            show(state)
+
+        labelled = runner.run(
+            images,
+            recipe=recipe.merged(changes),
+            path=path,
+            offline=offline,
+            retry_failed=retry_failed,
+            on_progress=watch,
+        )
+    _finish(screen, labelled, report=report, seconds=time.monotonic() - started, done=done)
+
+
+@click.command()
+@run_argument
+@threshold_options
+@click.option("--recipe", "-r", help="Take thresholds from this recipe.")
+@output_options
+def resolve(run: Path | None, recipe: str | None, quiet: bool, as_json: bool, **settings: Any) -> None:
+    """Apply other thresholds to a finished RUN, from its stored proposals, without a model call.
+
+    \b
+    Examples:
+      autolabel resolve --min-score 0.45
+      autolabel resolve runs/scratch-dent-1f0c2a --assign fused --min-prob 0.6
+      autolabel resolve --recipe line-3.toml           per-class thresholds
+    """
+    from autolabel import runner
+    from autolabel.config import load_recipe
+
+    changes = _recipe_changes(settings)
+    if recipe is not None:
+        given = load_recipe(recipe)[0].merged(changes).model_dump(exclude_defaults=True)
+        changes = {key: value for key, value in given.items() if key not in ("images", "models")}
+    screen = screen_for(quiet, as_json)
+    _finish(screen, runner.resolve_run(open_run(run), changes), report=False)
+
+
+@click.command()
+@run_argument
+@output_options
+def show(run: Path | None, quiet: bool, as_json: bool) -> None:
+    """Show what a RUN came to: annotations by class, what was dropped and why, failures.
+
+    \b
+    Examples:
+      autolabel show
+      autolabel show runs/scratch-dent-1f0c2a --json
+    """
+    _finish(screen_for(quiet, as_json), open_run(run), report=False)
+
+
+def _recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sort flat options into the recipe's tables."""
+    changes = dict(settings)
+    names = ("min_score", "min_prob", "min_area_px", "nms_iou")
+    changes["thresholds"] = {name: changes.pop(name, None) for name in names}
+    changes["proposals"] = {"floor": changes.pop("floor", None)}
+    return {key: value for key, value in changes.items() if value is not None}
+
+
+def _finish(
+    screen: Screen, labelled: Run, *, report: bool, seconds: float | None = None, done: int | None = None
+) -> None:
+    """Print what a run came to; exit with 3 when images failed."""
+    from autolabel.console import empty_hint, failures_table, run_summary, summary_table
+
+    summary = run_summary(labelled, seconds, done)
+    if report:
+        from autolabel.report import write_report
+
+        summary["report"] = str(write_report(labelled, labelled.path / "report.html"))
+    screen.emit(summary)
+    screen.say(summary_table(labelled))
+    if (failures := failures_table(labelled)) is not None:
+        screen.say(failures)
+    if seconds is not None and done:
+        screen.say(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s)")
+    elif seconds is not None:
+        screen.say("nothing to do: every image was labelled before")
+    if (hint := empty_hint(labelled)) is not None:
+        screen.say(hint)
+    if report:
+        screen.say(f"report: [bold]{summary['report']}[/bold]")
+    if labelled.manifest.status == "partial":
+        sys.exit(EXIT_PARTIAL)
