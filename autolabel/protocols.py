@@ -80,4 +80,5 @@ class ModelRef:
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
         options = "?" + "&".join(f"{k}={v}" for k, v in self.options) if self.options else ""
-        return f"{self.backend}:{self.reference}{revision}{options}"
+        colon = ":" if self.reference else ""
+        return f"{self.backend}{colon}{self.reference}{revision}{options}"

@@ -64,7 +64,10 @@ def resolve(task: Task, spec: str | None = None, models: str = "starter") -> Mod
     name = spec if spec in SET_NAMES else models if spec is None else None
     if name is not None:
         return named_set(name).part(task).ref
-    return parse_spec(cast(str, spec), task, backend_names(task))
+    text = cast(str, spec)
+    if any(backend.name == text and not backend.builtin for backend in backends(task)):
+        return ModelRef(text, "")  # a plug-in that has but one model needs no name for it
+    return parse_spec(text, task, backend_names(task))
 
 
 def load(task: Task, ref: ModelRef | str, runtime: Runtime) -> Detector | Segmenter | Classifier:

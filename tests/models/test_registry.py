@@ -53,6 +53,7 @@ def test_a_third_partys_ten_lines_are_listed_and_detect(site: Path):
     assert found.boxes_xyxy.tolist() == [[0, 0, 30, 20]]
     assert found.phrase_scores.shape == (1, 2)
     assert model.info.spec == "corner:anything"
+    assert str(registry.resolve("detector", "corner")) == "corner"
 
 
 def test_the_example_is_a_package_an_installer_takes(tmp_path: Path):
