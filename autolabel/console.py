@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from autolabel.models.registry import Backend
 
 _PLAIN_EVERY_S = 10.0
+# Eight digits of a commit are enough to read; --json has them all.
+_COMMIT = re.compile(r"(@[0-9a-f]{8})[0-9a-f]{32}")
 
 
 class Screen:
@@ -138,14 +141,14 @@ def summary_table(run: Run) -> Table:
     """Annotations by class, and what was dropped and why."""
     manifest = run.manifest
     counts = manifest.counts
-    title = f"{run.path}  ·  {counts.get('labelled', 0)} images, {counts.get('annotations', 0)} annotations"
+    title = f"{_plain(str(run.path))}  ·  {counts.get('labelled', 0)} images, {counts.get('annotations', 0)} annotations"
     if counts.get("failed"):
         title += f", {counts['failed']} failed"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("class")
     table.add_column("annotations", justify="right")
     for name in run.ontology.names:
-        table.add_row(name, str(manifest.labels.get(name, 0)))
+        table.add_row(_plain(name), str(manifest.labels.get(name, 0)))
     if manifest.rejects:
         table.add_section()
         for reason, count in sorted(manifest.rejects.items(), key=lambda item: -item[1]):
@@ -195,9 +198,8 @@ def models_table(rows: Sequence[Row]) -> Table:
             table.add_section()
         size = f"{row.megabytes} MB" if row.megabytes else "bundled"
         state = "[green]yes[/green]" if row.here else "[dim]no[/dim]"
-        table.add_row(
-            "" if row.models == previous else row.models, row.task, _plain(row.spec), row.licence, size, state
-        )
+        name = "" if row.models == previous else row.models
+        table.add_row(name, row.task, _plain(_COMMIT.sub(r"\1", row.spec)), row.licence, size, state)
         previous = row.models
     return table
 
