@@ -141,7 +141,8 @@ def summary_table(run: Run) -> Table:
     """Annotations by class, and what was dropped and why."""
     manifest = run.manifest
     counts = manifest.counts
-    title = f"{_plain(str(run.path))}  ·  {counts.get('labelled', 0)} images, {counts.get('annotations', 0)} annotations"
+    path = _plain(str(run.path))
+    title = f"{path}  ·  {counts.get('labelled', 0)} images, {counts.get('annotations', 0)} annotations"
     if counts.get("failed"):
         title += f", {counts['failed']} failed"
     table = Table(title=title, title_justify="left", title_style="bold")
