@@ -67,6 +67,11 @@ def main() -> None:
         _fail(str(error), EXIT_USAGE)
     except AutolabelError as error:
         _fail(str(error), EXIT_ERROR)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of the output has gone, for example `| head`
+        sys.exit(EXIT_ERROR)
+    except OSError as error:
+        _fail(f"{error}; what was labelled so far is kept, and the same command goes on from there", EXIT_ERROR)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -147,3 +147,12 @@ def test_a_run_that_finds_nothing_says_what_to_try(call: Call, workspace: Path) 
     assert "nothing found; try other words" in out
     call("run", "--prompt", "scratch.", "--no-report", "--min-score", "0.99")
     assert "2 boxes scored too low" in call("show")[1]
+
+
+def test_a_disk_error_is_one_line(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 1)
+    (workspace / "runs").write_text("a file where the folder should be")
+    code, _, err = call("run", "--prompt", "scratch.", "--no-report")
+    assert code == 1
+    assert "Traceback" not in err
+    assert "runs" in err

@@ -102,10 +102,10 @@ install_uv() {
 
 main() {
     local what=${1:-run} started=$SECONDS
-    local -a targets=(--editable .)
+    local -a targets=(--editable ".[cloud,supervision]")
     case $what in
         run) ;;
-        dev) targets=(--editable ".[groundingdino,cloud]" --group dev) ;;
+        dev) targets=(--editable ".[groundingdino,cloud,supervision]" --group dev) ;;
         *) die "usage: tools/bootstrap.sh [run|dev]" ;;
     esac
     ensure_venv
