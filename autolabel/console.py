@@ -94,15 +94,22 @@ class Screen:
 
 
 class _Clock:
-    """Images per second, counted from the first call, and the time left."""
+    """Images per second and the time left, both counted from the first batch on, since that one loads the models."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._before = 0
+        self._first: tuple[float, int] | None = None
 
     def note(self, state: Progress) -> str:
         if state.done == 0:
             return f"loading models ({state.already} images were done before)" if state.already else "loading models"
-        rate = state.done / max(time.monotonic() - self._started, 1e-6)
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, state.done)
+        elif state.done > self._first[1]:
+            self._started, self._before = self._first
+        rate = (state.done - self._before) / max(now - self._started, 1e-6)
         left = (state.total - state.done) / rate
         parts = [f"{rate:.1f} images/s" if rate >= 0.1 else f"{1 / rate:.0f} s an image"]
         if state.done < state.total:
