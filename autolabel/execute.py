@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 from autolabel import labeling, shards
-from autolabel.dataset import Run
 from autolabel.errors import ImageError
 from autolabel.images import Source, image_id, read_bytes
 from autolabel.labeling import Plan, ReadImage
@@ -190,8 +189,9 @@ class Pass:
         self.folder.drop_stale_annotations(self.keys.resolve)
 
     def _finish(self) -> None:
-        self._refresh_replaced()
-        counts, rejects, labels, timings = totals(self.folder, self.keys)
+        places = self.folder.index(self.keys)
+        self._refresh_replaced(places)
+        counts, rejects, labels, timings = totals(self.folder, self.keys, places)
         parts = self._models.parts() if self._models else {}
         loaded = {task: model for task, model in parts.items() if model.loaded}
         infos = {task: model.info for task, model in loaded.items()}
@@ -209,17 +209,16 @@ class Pass:
             }
         )
         self.manifest.write(self.folder.path)
-        ledger = Run(self.folder.path).failures()
+        ledger = [place.failure for _, place in sorted(places.items()) if place.failure is not None]
         lines = [json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in ledger]
         write_atomically(self.folder.path / "failures.jsonl", "".join(lines).encode())
 
-    def _refresh_replaced(self) -> None:
+    def _refresh_replaced(self, places: Mapping[str, Place]) -> None:
         """Annotations of an image that a newer shard replaced must not be counted: remake those shards' tables."""
-        live = _live_rows(self.folder.index(self.keys), set())
+        live = _live_rows(places, set())
         for number in self.folder.numbers():
-            rows = shards.read_images(self.folder.images_file(number))
             mine = live.get(number, frozenset())
-            if len(mine) < len(rows):
+            if len(mine) < shards.count_rows(self.folder.images_file(number)):
                 self._resolve(number, mine)
 
 

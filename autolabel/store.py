@@ -143,7 +143,9 @@ def _sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def totals(folder: RunFolder, keys: StageKeys) -> tuple[Counter[str], Counter[str], Counter[str], dict[str, float]]:
+def totals(
+    folder: RunFolder, keys: StageKeys, places: Mapping[str, Place]
+) -> tuple[Counter[str], Counter[str], Counter[str], dict[str, float]]:
     """Add up a run: counts of images and annotations, rejects by reason, labels, seconds by stage."""
     numbers = folder.numbers()
     rejects, labels, timings = Counter[str](), Counter[str](), dict[str, float]()
@@ -155,7 +157,6 @@ def totals(folder: RunFolder, keys: StageKeys) -> tuple[Counter[str], Counter[st
         timings["resolve" if stage == "annotations" else stage] = seconds
         rejects.update(dropped)
         labels.update(found)
-    places = folder.index(keys)
     failed = sum(place.failure is not None for place in places.values())
     counts = Counter(images=len(places), labelled=len(places) - failed, failed=failed, annotations=sum(labels.values()))
     return counts, rejects, labels, timings

@@ -168,6 +168,20 @@ def test_another_classifier_keeps_boxes_and_masks(workspace: Path, models: Model
     assert models.calls()["classifier"] == [4]
 
 
+def test_other_words_in_the_same_folder_are_looked_for_anew(workspace: Path, models: Models) -> None:
+    write_pictures(workspace / "images", 4)
+    narrow = autolabel.run(prompt="scratch.", path="run", **models)
+    wide = autolabel.run(prompt="scratch. dent.", path="run", **models)
+    assert models.calls()["detector"] == [4, 4]
+    assert wide.ontology.names == ("scratch", "dent")
+    assert wide.manifest.labels == {"scratch": 4, "dent": 2}
+    assert [len(item.annotations[0].phrase_scores) for item in wide] == [2] * 4
+    assert narrow.manifest.run_id == wide.manifest.run_id
+    again = autolabel.run(prompt="scratch.", path="run", **models)
+    assert models.calls()["detector"] == [4, 4]
+    assert again.manifest.labels == {"scratch": 4}
+
+
 def test_a_run_without_segmenter_and_classifier_has_boxes_and_the_detectors_labels(workspace: Path) -> None:
     write_pictures(workspace / "images", 2)
     run = autolabel.run(prompt="scratch. dent.", detector=SquareDetector(), segmenter="none", classifier="none")
