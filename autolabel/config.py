@@ -120,6 +120,8 @@ class Recipe(_Settings):
                 values[key] = value
         if changes.get("prompt") is not None and changes.get("classes") is None:
             values.pop("classes", None)
+        if changes.get("classes") is not None and changes.get("prompt") is None:
+            values.pop("prompt", None)
         return parse_recipe(values, "flags")
 
 

@@ -62,6 +62,8 @@ class Pass:
         with ThreadPoolExecutor(_READERS) as pool:
             decisions = pool.map(lambda s: _is_pending(places.get(s.path), s, retry_failed), sources)
             pending = [source for source, decision in zip(sources, decisions, strict=True) if decision]
+        # What is tried again comes last, so that a resumed run forms the same batches of new images.
+        pending.sort(key=lambda source: source.path in places)
         waiting = {source.path for source in pending}
         live = _live_rows(places, waiting)
         incomplete = [n for n in self.folder.numbers() if self._missing_stages(n)]
@@ -109,16 +111,15 @@ class Pass:
             sources = [self._source(row) if place in live else None for place, row in enumerate(rows)]
             batch = list(pool.map(labeling.reread, rows, sources))
             class_count = len(self.plan.ontology.all_classes)
-            brought = None
             if "detect" in missing:
                 detected, notes, brought = labeling.detect(batch, self.models, self.plan)
+                if brought is not None:  # the detector's own masks; stored first, as without boxes nobody reads them
+                    folder.put(number, "segment", keys.segment, shards.segment_table(brought), shards.StageNotes())
                 folder.put(number, "detect", keys.detect, shards.detect_table(detected), notes)
+                missing = self._missing_stages(number)
             detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
             if "segment" in missing:
-                if brought is None:
-                    segmented, notes = labeling.segment(batch, detected, self.models)
-                else:
-                    segmented, notes = brought, shards.StageNotes()
+                segmented, notes = labeling.segment(batch, detected, self.models)
                 folder.put(number, "segment", keys.segment, shards.segment_table(segmented), notes)
             segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
             if "classify" in missing:

@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,12 @@ def label(
     ontology = recipe.ontology()
     folder_path = Path(path) if path is not None else Path("runs") / run_name(recipe, inputs, models)
     sources = list_sources(inputs)
-    previous = RunManifest.read(folder_path) if (folder_path / MANIFEST_NAME).is_file() else None
-    run_id = previous.run_id if previous else str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
-    plan = make_plan(recipe, ontology, run_id)
-    keys = stage_keys(recipe, ontology, models)
     with RunFolder(folder_path) as folder:
+        previous = RunManifest.read(folder_path) if (folder_path / MANIFEST_NAME).is_file() else None
+        run_id = previous.run_id if previous else str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
+        # What was stored under a lower floor holds all that a higher one asks for.
+        floor = min(recipe.floor(), float(previous.resolved["floor"]) if previous else 1.0)
+        plan = make_plan(recipe, ontology, run_id, floor)
         manifest = RunManifest(
             run_id=run_id,
             created=previous.created if previous else now(),
@@ -109,7 +110,7 @@ def label(
             assign=plan.assign,
             models=previous.models if previous else {},
             timings=previous.timings if previous else {},
-            keys=keys,
+            keys=stage_keys(plan, models),
             versions=recorded_versions(),
         )
         (previous.model_copy(update={"status": "running"}) if previous else manifest).write(folder_path)
@@ -133,7 +134,7 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
     ontology = recipe.ontology()
     if ontology_values(ontology) != ontology_values(run.ontology):
         raise ConfigError("classes or phrases differ from the run's; 'autolabel run' looks for new ones")
-    plan = replace(make_plan(recipe, ontology, run.manifest.run_id), floor=stored)
+    plan = make_plan(recipe, ontology, run.manifest.run_id, stored)
     keys = run.manifest.keys.model_copy(update={"resolve": _resolve_key(run.manifest.keys, plan)})
     with RunFolder(run.path) as folder:
         manifest = run.manifest.model_copy(
@@ -150,35 +151,28 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
     return Run(run.path)
 
 
-def make_plan(recipe: Recipe, ontology: Ontology, run_id: str) -> Plan:
-    """Collect what decides a batch's results."""
+def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float) -> Plan:
+    """Collect what decides a batch's results; ``floor`` is the lowest detector score that is stored."""
     thresholds = recipe.thresholds
     return Plan(
         ontology=ontology,
         assign=recipe.assigner(),
         gates=Gates.of(ontology, **thresholds.model_dump()),
-        floor=recipe.floor(),
+        floor=floor,
         proposal_iou=recipe.proposals.iou,
         proposal_limit=recipe.proposals.limit,
         run_id=run_id,
     )
 
 
-def stage_keys(recipe: Recipe, ontology: Ontology, models: Models) -> StageKeys:
+def stage_keys(plan: Plan, models: Models) -> StageKeys:
     """Fingerprint what determines each stage's output."""
-    detect = fingerprint(
-        [
-            models.detector.identity,
-            ontology_values(ontology),
-            recipe.floor(),
-            recipe.proposals.iou,
-            recipe.proposals.limit,
-        ]
-    )
+    asked = [ontology_values(plan.ontology), plan.floor, plan.proposal_iou, plan.proposal_limit]
+    detect = fingerprint([models.detector.identity, *asked])
     segment = fingerprint([detect, models.segmenter.identity if models.segmenter else None])
     classify = fingerprint([segment, models.classifier.identity if models.classifier else None])
     keys = StageKeys(detect=detect, segment=segment, classify=classify, resolve="")
-    return keys.model_copy(update={"resolve": _resolve_key(keys, make_plan(recipe, ontology, str(_NAMESPACE)))})
+    return keys.model_copy(update={"resolve": _resolve_key(keys, plan)})
 
 
 def _resolve_key(keys: StageKeys, plan: Plan) -> str:

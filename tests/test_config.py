@@ -105,6 +105,11 @@ def test_a_prompt_on_the_command_line_replaces_the_files_classes() -> None:
     assert ontology.negatives[0].name == "glare"
 
 
+def test_classes_given_later_replace_a_prompt() -> None:
+    recipe = Recipe(prompt="rust.").merged({"classes": [{"name": "dent"}]})
+    assert recipe.ontology().names == ("dent",)
+
+
 def test_the_stored_floor_is_never_above_a_threshold() -> None:
     assert Recipe().floor() == 0.1
     assert Recipe(thresholds={"min_score": 0.05}).floor() == 0.05  # type: ignore[arg-type]

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,7 +21,7 @@ from autolabel.execute import Progress
 from autolabel.export import export_run
 from autolabel.runner import default_inputs, resolve_run
 from autolabel.store import RunFolder
-from autolabel.types import RGB, Detections, Float, ModelInfo, Segments
+from autolabel.types import RGB, Detections, Float, Mask, ModelInfo, Segments
 from tests.conftest import Models, write_pictures
 from tests.fakes import BoxSegmenter, ColourClassifier, SquareDetector, picture
 
@@ -148,6 +150,35 @@ def test_a_threshold_below_what_is_stored_needs_the_detector(workspace: Path, mo
         resolve_run(run, {"thresholds": {"min_score": 0.02}})
     autolabel.run(prompt="scratch. dent.", thresholds={"min_score": 0.02}, **models)
     assert models.calls()["detector"] == [2, 2]
+
+
+def test_what_was_stored_under_a_lower_floor_serves_a_higher_one(workspace: Path, models: Models) -> None:
+    write_pictures(workspace / "images", 4)
+    low = autolabel.run(prompt="scratch. dent.", thresholds={"min_score": 0.02}, **models)
+    high = autolabel.run(prompt="scratch. dent.", **models)
+    assert models.calls()["detector"] == [4]
+    assert high.path == low.path
+    assert high.manifest.resolved["floor"] == 0.02
+
+
+class MaskingDetector(SquareDetector):
+    """Brings an empty mask for each box."""
+
+    def predict_batch(self, images: Sequence[RGB], phrases: Sequence[str], min_score: float) -> list[Detections]:
+        found = super().predict_batch(images, phrases, min_score)
+        empty = [Mask.encode(np.zeros(image.shape[:2], np.bool_)) for image in images]
+        return [replace(d, masks=(mask,) * len(d.boxes_xyxy)) for d, mask in zip(found, empty, strict=True)]
+
+
+def test_a_detector_that_segments_is_not_asked_twice(workspace: Path, models: Models) -> None:
+    write_pictures(workspace / "images", 3)
+    autolabel.run(prompt="scratch.", path="run", **models)
+    run = autolabel.run(prompt="scratch. dent.", path="run", **{**models, "detector": MaskingDetector()})
+    assert models.calls()["segmenter"] == [3]
+    assert {annotation.mask.area for item in run for annotation in item.annotations if annotation.mask} == {0}
+    fresh = autolabel.run(prompt="scratch. dent.", path="fresh", **{**models, "detector": MaskingDetector()})
+    assert models.calls()["segmenter"] == [3]
+    assert labels(fresh) == labels(run)
 
 
 class OtherClassifier(ColourClassifier):
