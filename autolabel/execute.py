@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 from autolabel import labeling, shards
@@ -14,9 +16,12 @@ from autolabel.labeling import Plan, ReadImage
 from autolabel.loading import Models
 from autolabel.manifest import RunManifest, now, write_atomically
 from autolabel.shards import ImageRow
-from autolabel.store import Place, RunFolder, grouped, totals
+from autolabel.store import Place, RunFolder, totals
 
 _READERS = 4
+_READ_AHEAD = 8
+# A batch ends here even when it could hold more images: 100 megapixels are 300 MB of RGB.
+_BATCH_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,7 @@ class Pass:
             for number in incomplete:
                 self._complete(number, live.get(number, frozenset()), pool)
             self._switch()
-            batches = grouped(pending, int(self.manifest.resolved["batch_size"]))
-            for batch in _read_ahead(batches, pool):
+            for batch in _read_batches(pending, int(self.manifest.resolved["batch_size"]), pool):
                 self._add(batch, places)
         self._finish()
 
@@ -256,13 +260,19 @@ def _live_rows(places: Mapping[str, Place], replaced: set[str]) -> dict[int, fro
     return {shard: frozenset(rows) for shard, rows in live.items()}
 
 
-def _read_ahead(batches: Iterator[tuple[Source, ...]], pool: ThreadPoolExecutor) -> Iterator[list[ReadImage]]:
-    """Read the next batch while the present one is being labelled."""
-    waiting: list[Future[ReadImage]] | None = None
-    for batch in batches:
-        coming = [pool.submit(labeling.read, source) for source in batch]
-        if waiting is not None:
-            yield [future.result() for future in waiting]
-        waiting = coming
-    if waiting is not None:
-        yield [future.result() for future in waiting]
+def _read_batches(sources: Sequence[Source], size: int, pool: ThreadPoolExecutor) -> Iterator[list[ReadImage]]:
+    """Read images in order, some ahead of the models, in batches of ``size`` or of as many as memory should hold."""
+    coming = iter(sources)
+    waiting = deque(pool.submit(labeling.read, source) for source in itertools.islice(coming, _READ_AHEAD))
+    batch: list[ReadImage] = []
+    pixels = 0
+    while waiting:
+        image = waiting.popleft().result()
+        waiting.extend(pool.submit(labeling.read, source) for source in itertools.islice(coming, 1))
+        batch.append(image)
+        pixels += image.row.width * image.row.height
+        if len(batch) == size or pixels >= _BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

@@ -16,14 +16,13 @@ changed, its newer shard wins.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -160,10 +159,3 @@ def totals(
     failed = sum(place.failure is not None for place in places.values())
     counts = Counter(images=len(places), labelled=len(places) - failed, failed=failed, annotations=sum(labels.values()))
     return counts, rejects, labels, timings
-
-
-def grouped(items: Sequence[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """Split a sequence into tuples of at most ``size``."""
-    iterator = iter(items)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch

@@ -331,6 +331,14 @@ def test_progress_counts_what_has_to_be_done(workspace: Path, models: Models) ->
     assert [(s.done, s.total, s.already) for s in states] == [(0, 1, 5), (1, 1, 5)]
 
 
+def test_large_images_make_smaller_batches(workspace: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autolabel.execute._BATCH_PIXELS", 2 * 64 * 48)
+    write_pictures(workspace / "images", 25)
+    run = autolabel.run(prompt="scratch. dent.", **models)
+    assert models.calls()["detector"] == [2] * 12 + [1]
+    assert len(run) == 25
+
+
 def test_a_damaged_stage_file_is_made_again(workspace: Path, models: Models) -> None:
     write_pictures(workspace / "images", 3)
     run = autolabel.run(prompt="scratch. dent.", **models)
