@@ -19,7 +19,7 @@ from autolabel.shards import ImageRow
 from autolabel.store import Place, RunFolder, totals
 
 _READERS = 4
-_READ_AHEAD = 8
+_READ_AHEAD = 4
 # A batch ends here even when it could hold more images: 100 megapixels are 300 MB of RGB.
 _BATCH_PIXELS = 100_000_000
 
