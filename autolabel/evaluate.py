@@ -46,7 +46,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """What a run is worth against ground truth; ``to_dict`` gives what JSON can hold.
+    """What a run is worth against ground truth; ``to_json`` gives what JSON can hold.
 
     Only images on both sides count. ``clean_images`` have no ground truth at all; annotations on them are false.
     ``mask`` is None where either side has no masks. ``ranked`` says what AP and AR were taken over; the counts are

@@ -26,7 +26,7 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
 
 @dataclass
 class FakeRun:
-    """What ``store.Run`` offers to readers, from values."""
+    """What ``autolabel.Run`` offers to readers, from values."""
 
     ontology: Ontology
     items: list[AnnotatedImage] = field(default_factory=list)

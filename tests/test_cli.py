@@ -133,6 +133,18 @@ def test_later_commands_use_the_last_run(call: Call, workspace: Path) -> None:
     assert (workspace / "page.html").is_file()
 
 
+def test_resolving_refreshes_a_report_that_is_there(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 6)
+    call("run", "--prompt", "scratch. dent.", "--no-report", "--run", "mine")
+    report = workspace / "mine" / "report.html"
+    call("resolve", "--min-score", "0.4")
+    assert not report.exists()
+    call("report")
+    before = report.read_bytes()
+    assert call("resolve", "--min-score", "0.43")[0] == 0
+    assert report.read_bytes() != before
+
+
 def test_a_split_is_checked(call: Call, workspace: Path) -> None:
     write_pictures(workspace / "images", 2)
     call("run", "--prompt", "scratch.", "--no-report")

@@ -95,10 +95,13 @@ class Average:
                 self.weights[name].copy_(value)
 
 
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a neighbour file, then rename, so that a kill leaves the older checkpoint."""
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, average: Average, **progress: float
+) -> None:
+    """Save what a training goes on from; written beside and renamed, so that a kill leaves the older checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights, **progress}
     torch.save(state, partial)
     partial.replace(path)
 

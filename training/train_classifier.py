@@ -168,9 +168,9 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
                 weights = {**average.weights, "logit_scale": torch.tensor(float(np.log(scale)))}
                 runtime.replace_folder(runtime.STARTER / "classifier", lambda folder: save_folder(weights, folder))  # noqa: B023
             clock.exclude(time.monotonic() - begun)
-            runtime.save_atomically(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights,
-                 "elapsed_s": clock.elapsed_s(), "step": step, "best": best}, FOLDER / "checkpoint.pt",
+            runtime.save_checkpoint(
+                FOLDER / "checkpoint.pt", model, optimizer, average=average,
+                elapsed_s=clock.elapsed_s(), step=step, best=best,
             )  # fmt: skip
             last = time.monotonic()
         if finished:

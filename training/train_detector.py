@@ -157,9 +157,9 @@ def train(rank: int, processes: int, minutes: float, evaluate_every_s: float, pi
                 best = report.mean_ap50
                 runtime.replace_folder(runtime.STARTER / "detector", partial(save_folder, average.weights, edges=edges))
             clock.exclude(time.monotonic() - begun)
-            runtime.save_atomically(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights,
-                 "elapsed_s": clock.elapsed_s(), "step": step, "best": best}, FOLDER / "checkpoint.pt",
+            runtime.save_checkpoint(
+                FOLDER / "checkpoint.pt", model, optimizer, average=average,
+                elapsed_s=clock.elapsed_s(), step=step, best=best,
             )  # fmt: skip
             last = time.monotonic()
         if finished:

@@ -170,9 +170,9 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
                     runtime.STARTER / "segmenter", lambda folder: save_folder(average.weights, folder)
                 )
             clock.exclude(time.monotonic() - begun)
-            runtime.save_atomically(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights,
-                 "elapsed_s": clock.elapsed_s(), "step": step, "best": best}, FOLDER / "checkpoint.pt",
+            runtime.save_checkpoint(
+                FOLDER / "checkpoint.pt", model, optimizer, average=average,
+                elapsed_s=clock.elapsed_s(), step=step, best=best,
             )  # fmt: skip
             last = time.monotonic()
         if finished:

@@ -113,7 +113,9 @@ def resolve(run: Path | None, recipe: str | None, quiet: bool, as_json: bool, **
         given = load_recipe(recipe)[0].merged(changes).model_dump(exclude_defaults=True)
         changes = {key: value for key, value in given.items() if key not in ("images", "models")}
     screen = screen_for(quiet, as_json)
-    _finish(screen, runner.resolve_run(open_run(run), changes), report=False)
+    settled = runner.resolve_run(open_run(run), changes)
+    # A report that is there would show the old thresholds.
+    _finish(screen, settled, report=(settled.path / "report.html").is_file())
 
 
 @click.command()
@@ -155,7 +157,7 @@ def _finish(
     if (failures := failures_table(labelled)) is not None:
         screen.say(failures)
     if seconds is not None and done:
-        screen.say(f"{done} images in {seconds:.1f} s ({done / seconds:.1f} images/s)")
+        screen.say(f"{done} images in {seconds:.1f} s, loading included ({done / seconds:.1f} images/s)")
     elif seconds is not None:
         screen.say("nothing to do: every image was labelled before")
     if (hint := empty_hint(labelled)) is not None:
