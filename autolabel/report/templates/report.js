@@ -232,6 +232,7 @@
   box.querySelector(".close").addEventListener("click", () => box.close());
   stage.addEventListener("click", (event) => { if (event.target === stage) box.close(); });
   box.addEventListener("close", () => {
+    if (box.open) return; // The event comes late: the next picture may be open by now.
     stage.replaceChildren();
     document.documentElement.style.overflow = "";
     opener?.element.querySelector(".open").focus();
