@@ -13,14 +13,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from autolabel import shards
+from autolabel import corrections, shards
+from autolabel.corrections import Decision, ImageDecisions
 from autolabel.errors import StoreError, UsageError
 from autolabel.images import Source, decode, image_id, read_bytes
+from autolabel.issues import read_issues
 from autolabel.manifest import RunManifest, write_atomically
 from autolabel.ontology import Ontology
 from autolabel.shards import Classified, Detected, ImageRow, Segmented
 from autolabel.store import Place, RunFolder
-from autolabel.types import RGB, AnnotatedImage, Annotation, Box, Failure, Float, Image, Mask
+from autolabel.types import (
+    RGB,
+    AnnotatedImage,
+    Annotation,
+    Box,
+    Correction,
+    Failure,
+    Float,
+    Image,
+    LabelIssue,
+    Mask,
+    Review,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +59,9 @@ class Run:
         self._index: dict[str, Place] | None = None
         self._cache: OrderedDict[int, list[AnnotatedImage]] = OrderedDict()
         self._sources: dict[str, Source] = {}
+        self._decisions: list[Decision] | None = None
+        self._standing: dict[tuple[str, str], ImageDecisions] = {}
+        self._labels: Ontology | None = None
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Run:
@@ -61,6 +78,13 @@ class Run:
         """Classes and negatives the run looked for."""
         return self.manifest.ontology
 
+    @property
+    def labels(self) -> Ontology:
+        """Classes that the annotations have: the ontology's, then those that only people used."""
+        self._decided()
+        assert self._labels is not None
+        return self._labels
+
     def __repr__(self) -> str:
         counts = self.manifest.counts
         return (
@@ -71,21 +95,37 @@ class Run:
         return sum(place.failure is None for place in self._places().values())
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
-        """Iterate over the labelled images with their annotations, in the order of their paths."""
+        """Iterate over the labelled images in the order of their paths, people's decisions laid over the models'."""
+        return (self._corrected(item) for item in self.predicted())
+
+    def __getitem__(self, path: str) -> AnnotatedImage:
+        """Return one labelled image by its path, people's decisions laid over the models'."""
+        place = self._places().get(path)
+        if place is None or place.failure is not None:
+            raise KeyError(path)
+        return self._corrected(self._annotated(path, place))
+
+    def predicted(self) -> Iterator[AnnotatedImage]:
+        """Iterate over the labelled images with what the models said alone, in the order of their paths."""
         for path, place in sorted(self._places().items()):
             if place.failure is None:
                 yield self._annotated(path, place)
 
-    def __getitem__(self, path: str) -> AnnotatedImage:
-        """Return one labelled image by its path."""
-        place = self._places().get(path)
-        if place is None or place.failure is not None:
-            raise KeyError(path)
-        return self._annotated(path, place)
-
     def images(self) -> Iterator[Image]:
         """Iterate over the labelled images alone."""
-        return (item.image for item in self)
+        return (item.image for item in self.predicted())
+
+    def corrections(self) -> list[Correction]:
+        """Return what people decided about regions, in the order of time; others' versions are there, not effective."""
+        return [decision for decision in self._decided() if isinstance(decision, Correction)]
+
+    def reviews(self) -> list[Review]:
+        """Return what people decided about whole images, in the order of time."""
+        return [decision for decision in self._decided() if isinstance(decision, Review)]
+
+    def issues(self, *, flagged_only: bool = False) -> list[LabelIssue]:
+        """Return the label issues of the last noise pass, the worst first."""
+        return read_issues(self.path, flagged_only=flagged_only)
 
     def failures(self) -> list[Failure]:
         """Return the failure ledger: every image that could not be labelled, and why, in the order of their paths."""
@@ -159,6 +199,17 @@ class Run:
         if image.path not in self._sources:
             self._annotated(image.path, self._places()[image.path])
         return self._sources[image.path]
+
+    def _decided(self) -> list[Decision]:
+        if self._decisions is None:
+            self._decisions = corrections.read_decisions(self.path)
+            self._standing = corrections.standing(self._decisions)
+            self._labels = corrections.labels_of(self.ontology, self._decisions)
+        return self._decisions
+
+    def _corrected(self, item: AnnotatedImage) -> AnnotatedImage:
+        self._decided()
+        return corrections.apply(item, self._standing.get((item.image.path, item.image.id)), self.labels)
 
     def _places(self) -> dict[str, Place]:
         if self._index is None:

@@ -148,6 +148,12 @@ def count_rows(path: Path) -> int:
     return int(_guarded(path, pq.read_metadata).num_rows)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a file's rows as dictionaries."""
+    rows: list[dict[str, Any]] = _read(path).to_pylist()
+    return rows
+
+
 def _read(path: Path) -> pa.Table:
     return _guarded(path, pq.read_table)
 

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -33,11 +32,6 @@ from autolabel.manifest import StageKeys
 from autolabel.shards import ImageRow, StageNotes
 from autolabel.types import Failure
 
-if TYPE_CHECKING:
-    pass
-
-LATEST = Path("runs") / ".latest"
-_CACHED_SHARDS = 8
 _STAGES = ("detect", "segment", "classify")
 
 

@@ -13,6 +13,8 @@ RGB = NDArray[np.uint8]
 
 Float = NDArray[np.float32]
 Origin = Literal["model", "human"]
+Action = Literal["accepted", "edited", "deleted", "added"]
+ReviewState = Literal["complete", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,69 @@ class AnnotatedImage:
 
     image: Image
     annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelIssue:
+    """A doubt about a label, or about a whole image where ``annotation_id`` is None and there is no ``box``.
+
+    ``quality`` is in [0, 1], 0 worst (cleanlab's direction); ``flagged`` says that a person should look. ``box`` is
+    where something was overlooked, or a better place for what is there. ``related`` names the other annotations or
+    images of a conflict or a duplicate.
+    """
+
+    kind: str
+    path: str
+    image_id: str
+    quality: float
+    flagged: bool
+    reason: str
+    annotation_id: str | None = None
+    suggested_label: str | None = None
+    box: Box | None = None
+    related: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a person decided about one region.
+
+    ``label``, ``box`` and ``mask`` are as the person left them (None for what was deleted), ``before_*`` as the model
+    had made them (None for what was added). ``iou`` compares the two, by masks where both have one. ``annotation_id``
+    of an added region is made from the tool's own id. ``at`` is UTC, ISO 8601; ``seconds`` the time spent on the whole
+    image, where the tool tells. ``effective`` is False for a version that another person's replaces.
+    """
+
+    action: Action
+    path: str
+    image_id: str
+    annotation_id: str
+    label: str | None = None
+    box: Box | None = None
+    mask: Mask | None = None
+    before_label: str | None = None
+    before_box: Box | None = None
+    before_mask: Mask | None = None
+    before_score: float | None = None
+    iou: float | None = None
+    by: str | None = None
+    at: str = ""
+    source: str = ""
+    seconds: float | None = None
+    effective: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A person's verdict on a whole image: ``complete`` (every region is as it should be) or ``skipped``."""
+
+    state: ReviewState
+    path: str
+    image_id: str
+    by: str | None = None
+    at: str = ""
+    source: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def export_run(
     annotation_count, turned, unmasked = 0, 0, 0
     names = Names()
     with atomic_folder(out) as folder:
-        writer = _writer(fmt, folder, run.ontology, splits, segmentation=segmentation, tolerance_px=tolerance_px)
+        writer = _writer(fmt, folder, run.labels, splits, segmentation=segmentation, tolerance_px=tolerance_px)
         for item in run:
             side = split_of(item.image.id, fractions)
             # COCO's labels live in one file, so there folders can stay as they are and paths stay recognisable.
