@@ -35,6 +35,14 @@ class Ring:
 
 def mask_rings(mask: Mask) -> list[Ring]:
     """Trace every part and every hole of a mask exactly, largest area first; an empty mask has no rings."""
+    return sorted((ring for part in mask_parts(mask) for ring in part), key=_by_area)
+
+
+def mask_parts(mask: Mask) -> list[list[Ring]]:
+    """Trace a mask part by part: each is its outline followed by its holes; the largest part comes first.
+
+    Pixels that touch at a corner belong to one part.
+    """
     from pycocotools import mask as coco_mask
 
     x, y, w, h = (int(v) for v in coco_mask.toBbox(mask.to_coco()))
@@ -45,13 +53,15 @@ def mask_rings(mask: Mask) -> list[Ring]:
     # lower half odd, so that (v + 1) // 2 turns pixel indices into the edges they lie on, for parts and holes alike.
     doubled = np.pad(crop.repeat(2, axis=0).repeat(2, axis=1), 2)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = []
-    for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
+    parts: dict[int, list[Ring]] = {place: [] for place, link in enumerate(hierarchy[0]) if link[3] < 0}
+    for place, (contour, (_, _, _, parent)) in enumerate(zip(contours, hierarchy[0], strict=True)):
         points = (contour[:, 0, :].astype(np.int64) - 2 + 1) // 2 + np.array([x, y])
         corners = _corners(points)
         if len(corners) >= 4:
-            rings.append(Ring(corners.astype(np.float64), hole=bool(parent >= 0)))
-    return sorted(rings, key=lambda ring: (-ring.area, ring.points[:, 1].min(), ring.points[:, 0].min()))
+            ring = Ring(corners.astype(np.float64), hole=bool(parent >= 0))
+            parts[int(parent) if ring.hole else place].append(ring)
+    ordered = [sorted(part, key=lambda ring: (ring.hole, *_by_area(ring))) for part in parts.values()]
+    return sorted(ordered, key=lambda part: _by_area(part[0]))
 
 
 def simplify(ring: Ring, tolerance_px: float, max_area_change: float = 0.05) -> Ring:
@@ -101,6 +111,11 @@ def svg_path(rings: list[Ring], scale: float = 1.0) -> str:
         ]
         parts.append("".join(steps) + "z")
     return "".join(parts)
+
+
+def _by_area(ring: Ring) -> tuple[float, float, float]:
+    """Order rings by area, the largest first, and by place where areas are equal."""
+    return (-ring.area, float(ring.points[:, 1].min()), float(ring.points[:, 0].min()))
 
 
 def _corners(points: NDArray[np.int64]) -> NDArray[np.int64]:
