@@ -85,7 +85,14 @@ class PullReport:
 
 @runtime_checkable
 class Connector(Protocol):
-    """Two-way sync with one kind of annotation tool; both calls are resumable and idempotent."""
+    """Two-way sync with one kind of annotation tool; both calls are resumable and idempotent.
+
+    ``env_url`` and ``env_token`` are the ecosystem's own environment variables, the most usual first.
+    """
+
+    env_url: tuple[str, ...]
+    env_token: tuple[str, ...]
+    default_url: str | None
 
     def push(self, run: Run, target: Target, options: PushOptions, on_step: OnStep) -> PushReport:
         """Bring the project up to date with the run, without touching what people made or changed."""
