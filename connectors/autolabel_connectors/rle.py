@@ -122,7 +122,7 @@ def _fill(starts: Ints, ends: Ints, size: int) -> Bools:
 
 
 def _row_runs(pixels: Bools, left: int, top: int, width: int) -> tuple[Ints, Ints]:
-    """Runs of a crop at ``left, top`` in an image ``width`` px wide, joined where one ends as the next begins."""
+    """Find the runs of a crop at ``left, top`` in an image ``width`` px wide; runs that meet are one."""
     if not pixels.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     padded = np.zeros((pixels.shape[0], pixels.shape[1] + 2), np.bool_)

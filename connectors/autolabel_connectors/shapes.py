@@ -126,12 +126,16 @@ def draw(annotation: Annotation, shape: Shape = "auto", options: ShapeOptions | 
     tight = mask_box(mask) if mask is not None and shape != "box" else None
     if mask is None or tight is None:
         return Drawing("box", annotation.box)
+    as_mask = Drawing("mask", tight, mask=mask)
     if shape == "mask":
-        return Drawing("mask", tight, mask=mask)
-    found = outline(mask, options.max_vertices)
-    lossy = found.iou < options.min_iou or found.parts > options.max_parts or found.holes > options.max_holes
-    if shape == "auto" and lossy:
-        return Drawing("mask", tight, mask=mask)
+        return as_mask
+    parts = mask_parts(mask)
+    holes = sum(len(part) - 1 for part in parts)
+    if shape == "auto" and (len(parts) > options.max_parts or holes > options.max_holes):
+        return as_mask
+    found = _outline(mask, parts, options.max_vertices)
+    if shape == "auto" and found.iou < options.min_iou:
+        return as_mask
     return Drawing("polygon", tight, rings=found.rings, iou=found.iou)
 
 
@@ -140,7 +144,26 @@ def outline(mask: Mask, max_vertices: int = 100) -> Outline:
 
     An exact outline that fits is kept as it is. Raises nothing for odd masks; an empty mask has no rings.
     """
-    parts = mask_parts(mask)
+    return _outline(mask, mask_parts(mask), max_vertices)
+
+
+def digest(region: Region) -> str:
+    """Fingerprint of a region's label and geometry: 16 hex digits that change if and only if a person changed it.
+
+    A box counts to 0.01 px, a mask by its pixels. Scores, notes and ids do not count.
+    """
+    parts = [region.label or ""]
+    if region.mask is not None:
+        parts += [f"{region.mask.height}x{region.mask.width}", region.mask.counts.decode("ascii")]
+    elif region.box is not None:
+        parts += [str(round(value * GRID)) for value in region.box.xyxy]
+    else:
+        parts += [region.kind, *(f"{key}={value}" for key, value in sorted(region.attributes.items()))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _outline(mask: Mask, parts: list[list[Ring]], max_vertices: int) -> Outline:
+    """Search the tolerances from exact to coarse."""
     size_wh = (mask.width, mask.height)
     if not parts:
         return Outline((), 1.0, 0, 0, 0.0)
@@ -160,21 +183,6 @@ def outline(mask: Mask, max_vertices: int = 100) -> Outline:
     filled = union([rasterise([ring], size_wh) for ring in rings])
     holes = sum(len(part) - 1 for part in parts)
     return Outline(rings, mask_iou(filled, mask), len(parts), holes, float(tolerances[low]))
-
-
-def digest(region: Region) -> str:
-    """Fingerprint of a region's label and geometry: 16 hex digits that change if and only if a person changed it.
-
-    A box counts to 0.01 px, a mask by its pixels. Scores, notes and ids do not count.
-    """
-    parts = [region.label or ""]
-    if region.mask is not None:
-        parts += [f"{region.mask.height}x{region.mask.width}", region.mask.counts.decode("ascii")]
-    elif region.box is not None:
-        parts += [str(round(value * GRID)) for value in region.box.xyxy]
-    else:
-        parts += [region.kind, *(f"{key}={value}" for key, value in sorted(region.attributes.items()))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _simplified(parts: list[list[Ring]], tolerance_px: float) -> list[list[Ring]]:
