@@ -9,7 +9,7 @@ import sys
 import click
 
 from autolabel import __version__
-from autolabel.commands import label, results, setup
+from autolabel.commands import label, results, setup, sync
 from autolabel.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from autolabel.errors import AutolabelError, UsageError
 
@@ -29,6 +29,8 @@ def cli(verbose: int) -> None:
       autolabel resolve --min-score 0.45               other thresholds, no model call
       autolabel report                                 one HTML page to look at
       autolabel export --format coco --out labels/
+      autolabel push --to label-studio --project defects
+      autolabel pull && autolabel corrections          what people made of it
 
     Commands without a RUN use the one that the last `autolabel run` in this directory made.
     """
@@ -43,6 +45,10 @@ for _command in (
     results.report,
     results.export,
     results.evaluate,
+    sync.push,
+    sync.pull,
+    sync.sync,
+    sync.corrections,
     setup.models,
     setup.doctor,
 ):

@@ -25,3 +25,7 @@ class ModelError(AutolabelError):
 
 class StoreError(AutolabelError):
     """A run folder is missing, damaged, from another version, or in use by another process."""
+
+
+class ServerError(AutolabelError):
+    """A server cannot be reached, refuses, or is not as it must be; the message says which, why and the remedy."""

@@ -145,7 +145,7 @@ def _finish(
     screen: Screen, labelled: Run, *, report: bool, seconds: float | None = None, done: int | None = None
 ) -> None:
     """Print what a run came to; exit with 3 when images failed."""
-    from autolabel.console import empty_hint, failures_table, run_summary, summary_table
+    from autolabel.tables import empty_hint, failures_table, run_summary, summary_table
 
     summary = run_summary(labelled, seconds, done)
     if report:

@@ -26,9 +26,9 @@ def models(context: click.Context, quiet: bool, as_json: bool) -> None:
         return
     from dataclasses import asdict
 
-    from autolabel.console import backends_table, models_table
     from autolabel.models.catalogue import catalogue
     from autolabel.models.registry import backends
+    from autolabel.tables import backends_table, models_table
 
     screen = screen_for(quiet, as_json)
     rows, installed = catalogue(), backends()
@@ -79,8 +79,8 @@ def doctor(device: str | None, dtype: str | None, hub: bool, quiet: bool, as_jso
     """
     from dataclasses import asdict
 
-    from autolabel.console import checks_table
     from autolabel.models.doctor import run_checks
+    from autolabel.tables import checks_table
 
     screen = screen_for(quiet, as_json)
     checks = run_checks(device, dtype, hub=hub)

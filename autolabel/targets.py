@@ -1,16 +1,34 @@
-"""Addresses and tokens of servers: from options, the environment or a ``.env`` file, under the ecosystem's own names."""
+"""Which projects a run is synced with, and the servers' addresses and tokens under the ecosystem's own names.
+
+``RUN/sync/SOURCE/target.json`` remembers tool, project, address and how regions are shown; never a token.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from autolabel.connect import Connector, Target
-from autolabel.errors import UsageError
+from autolabel.connect import Connector, PushOptions, Target
+from autolabel.corrections import source_slug
+from autolabel.errors import StoreError, UsageError
+from autolabel.manifest import write_atomically
 
 ENV_FILE = ".env"
+FOLDER = "sync"
+_FILE = "target.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A project that a run was pushed to, without its token, and the options of that push."""
+
+    target: Target
+    options: PushOptions
 
 
 def target_for(
@@ -55,6 +73,36 @@ def checked_url(url: str) -> str:
     if parts.username or parts.password:
         raise UsageError("--url must not hold a user or password; set the token in the environment instead")
     return url.rstrip("/")
+
+
+def remember(run: Path, target: Target, options: PushOptions) -> None:
+    """Make a project known to later pulls and syncs of this run."""
+    folder = run / FOLDER / source_slug(target.source)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"tool": target.tool, "project": target.project, "url": target.url}
+    shown = asdict(replace(options, dry_run=False))
+    write_atomically(folder / _FILE, (json.dumps({**values, "options": shown}, indent=2) + "\n").encode())
+
+
+def remembered(run: Path, tool: str | None = None, project: str | None = None) -> list[Remembered]:
+    """Projects that a run was pushed to, those of one tool or project alone if asked."""
+    found = []
+    for path in sorted((run / FOLDER).glob(f"*/{_FILE}")):
+        values = _read(path)
+        target = Target(values["tool"], values["project"], values["url"])
+        if tool in (None, target.tool) and project in (None, target.project):
+            known = {field.name for field in fields(PushOptions)}
+            options = PushOptions(**{k: v for k, v in values["options"].items() if k in known})
+            found.append(Remembered(target, options))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return {**values, "options": dict(values["options"]), "tool": str(values["tool"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}); remove it, and push with --to and --project again") from None
 
 
 def _without_password(url: str) -> str:
