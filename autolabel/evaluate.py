@@ -80,7 +80,7 @@ def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> Ev
         raise UsageError(f"ranked must be one of {', '.join(get_args(Ranked))}, got {ranked!r}")
     truth = read_coco(coco_path)
     truth_images = {int(image["id"]): image for image in truth["images"]}
-    category_to_label, categories_only_in_truth = match_categories(truth["categories"], run.ontology)
+    category_to_label, categories_only_in_truth = match_categories(truth["categories"], run.labels)
     items = {item.image.path: item for item in run}
     image_of = match_images(list(items), {key: str(image["file_name"]) for key, image in truth_images.items()})
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -113,7 +113,7 @@ def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> Ev
         box = Scores("bbox", image_records, labels, truths, counted)
     has_masks = all("segmentation" in t for t in truths) and (not counted or any("segmentation" in f for f in counted))
     mask = Scores("segm", image_records, labels, truths, counted) if has_masks and truths else None
-    names = run.ontology.names
+    names = run.labels.names
     matched_truths = set(image_of.values())
     return EvalResult(
         against=str(coco_path),

@@ -50,6 +50,10 @@ class FakeRun:
             created="2026-01-02T03:04:05+00:00",
         )
 
+    @property
+    def labels(self):
+        return Ontology(self.ontology.classes)
+
     def __len__(self):
         return len(self.items)
 

@@ -31,7 +31,7 @@ def write_report(run: Run, out: Path, *, max_images: int = DEFAULT_MAX_IMAGES) -
     if max_images < 0:
         raise UsageError(f"max_images must be >= 0, got {max_images}")
     target = out / "report.html" if out.is_dir() or not out.suffix else out
-    statistics, sampler = Statistics.empty(len(run.ontology.classes)), Sampler(max_images)
+    statistics, sampler = Statistics.empty(len(run.labels.classes)), Sampler(max_images)
     for item in run:
         statistics.add(item)
         sampler.add(item)

@@ -51,7 +51,7 @@ def build_context(run: Run, statistics: Statistics, cards: list[Card]) -> dict[s
 def _classes(run: Run, statistics: Statistics) -> list[dict[str, Any]]:
     most = max((row.annotations for row in statistics.classes), default=0) or 1
     rows = []
-    for label_id, (label, counts) in enumerate(zip(run.ontology.classes, statistics.classes, strict=True)):
+    for label_id, (label, counts) in enumerate(zip(run.labels.classes, statistics.classes, strict=True)):
         colour = class_colour(label_id)
         peak = max(counts.scores) or 1
         rows.append(
@@ -96,13 +96,14 @@ def _without_none(value: Any) -> Any:
 
 
 def _data(run: Run, cards: list[Card]) -> dict[str, Any]:
-    """Collect what the page's script needs: both opinions of every annotation shown, over classes and negatives."""
+    """Collect what the page's script needs: both opinions of every annotation shown, over classes and negatives.
+
+    People may have used classes that no model was asked for: labels and opinions have lists of their own.
+    """
     count = len(run.ontology.classes)
     return {
-        "classes": [
-            {"name": label.name, "colour": class_colour(i) if i < count else None}
-            for i, label in enumerate(run.ontology.all_classes)
-        ],
+        "classes": [{"name": label.name} for label in run.labels.classes],
+        "opinions": [{"name": label.name, "negative": i >= count} for i, label in enumerate(run.ontology.all_classes)],
         "cards": [
             {
                 "path": card.path,

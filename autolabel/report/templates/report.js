@@ -114,7 +114,7 @@
   const best = (values) => values.reduce((top, value, i) => (value > values[top] ? i : top), 0);
 
   function figure(value, label, chosen) {
-    const cell = make("span", `figure ${data.classes[label].colour ? `c${label}` : "negative"}${chosen ? " top-choice" : ""}`, value === undefined ? "–" : value.toFixed(2));
+    const cell = make("span", `figure ${data.opinions[label].negative ? "negative" : `c${label}`}${chosen ? " top-choice" : ""}`, value === undefined ? "–" : value.toFixed(2));
     const bar = make("i");
     bar.style.width = `${Math.round(100 * (value || 0))}%`;
     cell.append(bar);
@@ -136,7 +136,7 @@
     const table = make("div", "opinion");
     table.append(make("span"), make("span", "side", "detector"), make("span", "side", shape.classifier ? "classifier" : ""));
     for (const i of rows) {
-      table.append(make("span", "what", data.classes[i].name), figure(shape.detector[i], i, i === best(shape.detector)));
+      table.append(make("span", "what", data.opinions[i].name), figure(shape.detector[i], i, i === best(shape.detector)));
       table.append(shape.classifier ? figure(shape.classifier[i], i, i === best(shape.classifier)) : make("span"));
     }
     parts.append(table);
