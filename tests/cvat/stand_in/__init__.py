@@ -1,0 +1,42 @@
+"""A CVAT server to test against: real HTTP on a port of its own, the answers of the recorded 2.54.
+
+    with StandIn() as server:
+        client = cvat_sdk.make_client(server.url, credentials=server.credentials)   # or access_token=server.token()
+        client.config.status_check_period = 0.01
+        ...
+        server.human.move(shape_id, 3, 0)             # a person edits in the web interface: same id, "semi-auto"
+        server.faults.add(Fault.error(503), method="PATCH", path="/api/tasks/*/annotations/")
+        server.log.count("PATCH", "/api/tasks/*/annotations/")
+
+Fixture ``cvat`` (tests/cvat/conftest.py) gives a started one, ``cvat_client`` a client that is logged in.
+
+* ``StandIn(version="2.57.0")`` keeps the ``score`` of shapes, the default 2.54.1 drops it.
+* ``StandIn(share=folder, buckets={"name": folder})`` is the server's file share and its cloud storages.
+* ``StandIn(state_file=path)`` survives ``restart()`` and a new process; without one ``restart()`` keeps the memory.
+* ``python -m tests.cvat.stand_in --port N --state FILE`` runs it as a process of its own.
+* ``server.errors`` holds tracebacks of the stand-in itself: a test that sees a 500 looks there first.
+
+Each request of a push in turn meets with a fault:
+
+    start = server.snapshot()
+    push()
+    total = len(server.log)
+    for number in range(1, total + 1):
+        server.rewind(start)                           # data as it was, no faults, empty log
+        server.faults.at(number, Fault.drop_after())   # the server does it, the client never hears of it
+        ...
+
+What the real server does and one would not think:
+
+* ``action=update`` deletes the shapes of these ids and creates them as given: all fields are replaced, attributes
+  that are not sent fall back to their defaults, and a shape that is gone comes back with its old id.
+* ``spec_id`` of another label: 400. An id that another job holds: 400.
+* A frame that the task does not have: 200, and the shape is dropped; the answer then has no shape.
+* Files of one name in an upload are appended to each other: one frame.
+"""
+
+from .faults import Fault, Faults, Rule
+from .log import Entry, Log
+from .server import StandIn
+
+__all__ = ["Entry", "Fault", "Faults", "Log", "Rule", "StandIn"]

@@ -1,0 +1,33 @@
+"""The endpoints, one module for each part of the API."""
+
+from . import (
+    annotations,
+    auth,
+    data,
+    exports,
+    extras,
+    functions,
+    issues,
+    jobs,
+    labels,
+    projects,
+    requests,
+    tasks,
+    uploads,
+)
+
+__all__ = [
+    "annotations",
+    "auth",
+    "data",
+    "exports",
+    "extras",
+    "functions",
+    "issues",
+    "jobs",
+    "labels",
+    "projects",
+    "requests",
+    "tasks",
+    "uploads",
+]

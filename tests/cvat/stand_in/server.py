@@ -1,0 +1,263 @@
+"""The HTTP side: a thread that listens, dispatches, logs, and lets faults happen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from . import api as _api
+from .api.auth import authenticate
+from .faults import Fault, Faults, half
+from .http import JSON_TYPE, ApiError, Request, Response
+from .human import Human
+from .log import Entry, Log
+from .routes import allowed, find
+from .site import Site
+from .state import Row, State
+
+logger = logging.getLogger(__name__)
+
+
+class StandIn:
+    """A CVAT server that runs in a thread of this process; see the package's docstring for how to use it."""
+
+    user = "admin"
+    password = "stand-in-password"
+
+    def __init__(
+        self,
+        *,
+        version: str = "2.54.1",
+        state_file: Path | None = None,
+        share: Path | None = None,
+        buckets: dict[str, Path] | None = None,
+        polls: tuple[str, ...] = ("started",),
+        port: int = 0,
+    ) -> None:
+        self._file = state_file
+        state = State.load(state_file) if state_file and state_file.exists() else State()
+        if not state.users:
+            state.add_user(self.user, self.password, admin=True)
+        self.site = Site(state, version=version, share=share, buckets=dict(buckets or {}), polls=polls)
+        self.faults = Faults()
+        self.log = Log()
+        self.human = Human(self.site)
+        self.port = port
+        self.errors: list[str] = []
+        self._stopping = threading.Event()
+        self._http: _Server | None = None
+
+    # life -----------------------------------------------------------------------------------------
+
+    def start(self) -> StandIn:
+        """Listen; on the port of the last time after a ``stop()``."""
+        self._stopping.clear()
+        self._http = _Server(("127.0.0.1", self.port), _Handler)
+        self._http.stand_in = self
+        self.port = self._http.server_address[1]
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Close the port and every open connection; the state stays."""
+        self._stopping.set()
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+            self._http.close_connections()
+            self._http = None
+        if self._file:
+            with self.site.lock:
+                self.state.save(self._file)
+
+    def restart(self) -> None:
+        """Stop, forget what only lives in memory if there is a state file, and listen on the same port."""
+        self.stop()
+        if self._file:
+            self.site.state = State.load(self._file)
+        self.start()
+
+    def __enter__(self) -> StandIn:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # what tests look at ---------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> State:
+        return self.site.state
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        return self.user, self.password
+
+    def add_user(self, username: str, password: str = "password", *, admin: bool = False) -> Row:
+        with self.site.lock:
+            return self.state.add_user(username, password, admin=admin)
+
+    def token(self, *, read_only: bool = False, user: str = user, expired: bool = False) -> str:
+        """A new access token, as a person makes one in the web interface."""
+        with self.site.lock:
+            return _api.auth.new_token(self.site, user, read_only=read_only, expired=expired)["value"]
+
+    def snapshot(self) -> State:
+        """A copy of all data, for ``rewind``."""
+        with self.site.lock:
+            return self.state.copied()
+
+    def rewind(self, snapshot: State) -> None:
+        """Go back to a snapshot, and forget faults and log: ready for the next round of a test."""
+        with self.site.lock:
+            self.site.state = snapshot.copied()
+        self.faults.clear()
+        self.log.clear()
+
+    # requests -------------------------------------------------------------------------------------
+
+    def answer(self, request: Request) -> Response:
+        """Handle one request and save the state when it may have changed."""
+        with self.site.lock:
+            try:
+                response = self._dispatch(request)
+            except ApiError as error:
+                response = Response(error.body, error.status, dict(error.headers))
+            except Exception:
+                self.errors.append(traceback.format_exc())
+                logger.exception("%s %s", request.method, request.path)
+                response = Response(b"<h1>Server Error (500)</h1>", 500, {"Content-Type": "text/html"})
+            if self._file and request.method not in {"GET", "HEAD"}:
+                self.state.save(self._file)
+        if methods := allowed(request.path):
+            response.headers.setdefault("Allow", ", ".join(methods))
+        return response
+
+    def _dispatch(self, request: Request) -> Response:
+        if request.method == "OPTIONS" and allowed(request.path):
+            return Response(None, 200)
+        head = request.method == "HEAD" and "HEAD" in allowed(request.path)
+        if head and not request.headers.get("tus-resumable"):
+            request.method = "GET"
+        route, parts = find(request)
+        authenticate(self.site, request, public=route.public)
+        result = route.handler(self.site, request, **parts)
+        return result if isinstance(result, Response) else Response(result)
+
+    def serve(self, connection: _Handler, request: Request) -> None:
+        """Log a request, let a fault have its way with it, answer it."""
+        with self.site.lock:
+            entry = self.log.add(request)
+        fault = self.faults.take(request)
+        entry.fault = fault.kind if fault else None
+        if fault is None:
+            self._send(connection, entry, self.answer(request))
+        else:
+            self._fail(connection, entry, fault)
+
+    def _fail(self, connection: _Handler, entry: Entry, fault: Fault) -> None:
+        request = entry.request
+        if fault.kind == "drop":
+            connection.abort()
+            return
+        if fault.kind == "delay":
+            self._stopping.wait(fault.seconds)
+        if fault.kind == "before" and fault.action:
+            fault.action()
+        if fault.kind == "twice":
+            self.answer(Request(**vars(request)))
+        response = fault.answer if fault.kind == "error" else self.answer(request)
+        if fault.kind == "after" and fault.action:
+            fault.action()
+        if fault.kind == "error_after":
+            response = fault.answer
+        if fault.kind == "drop_after":
+            connection.abort()
+        elif fault.kind == "cut" and response is not None:
+            connection.send(response, half(response))
+            connection.abort()
+        elif response is not None:
+            self._send(connection, entry, response)
+
+    @staticmethod
+    def _send(connection: _Handler, entry: Entry, response: Response) -> None:
+        entry.status = response.status
+        connection.send(response, response.encoded())
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+    stand_in: StandIn
+
+    def __init__(self, *args: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
+    server: _Server
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        base = f"http://{headers.get('host', 'localhost')}"
+        self.server.stand_in.serve(self, Request.parse(self.command, self.path, headers, body, base))
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815
+
+    def send(self, response: Response, body: bytes) -> None:
+        """Send head and body; the length is that of the whole body even when only a part follows."""
+        whole = response.encoded()
+        self.send_response(response.status)
+        if whole and "Content-Type" not in response.headers:
+            self.send_header("Content-Type", JSON_TYPE)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        for cookie in response.cookies:
+            self.send_header("Set-Cookie", cookie)
+        if response.status != 204:
+            self.send_header("Content-Length", str(len(whole)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def abort(self) -> None:
+        """Close the connection without another byte."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on the terminal: the log is ``StandIn.log``."""
