@@ -76,7 +76,7 @@ def push(run: Path | None, quiet: bool, as_json: bool, dry_run: bool, **settings
     """
     screen, opened = screen_for(quiet, as_json), open_run(run)
     results = []
-    for connector, target, shown in _targets(opened, settings, push=True):
+    for connector, target, shown in _targets(opened, settings, "--to"):
         results.append(_push(screen, opened, connector, target, replace(shown, dry_run=dry_run)))
     screen.emit(results[0] if len(results) == 1 else results)
 
@@ -97,7 +97,7 @@ def pull(run: Path | None, quiet: bool, as_json: bool, dry_run: bool, **settings
     """
     screen, opened = screen_for(quiet, as_json), open_run(run)
     results = []
-    for connector, target, _ in _targets(opened, settings, push=False):
+    for connector, target, _ in _targets(opened, settings, "--from"):
         results.append(_pull(screen, opened, connector, target, dry_run=dry_run))
     screen.emit(results[0] if len(results) == 1 else results)
 
@@ -118,7 +118,7 @@ def sync(run: Path | None, quiet: bool, as_json: bool, dry_run: bool, **settings
     """
     screen, opened = screen_for(quiet, as_json), open_run(run)
     results = []
-    for connector, target, shown in _targets(opened, settings, push=True):
+    for connector, target, shown in _targets(opened, settings, "--with"):
         pulled = _pull(screen, opened, connector, target, dry_run=dry_run)
         # The run is read anew: what came home is part of what goes out.
         pushed = _push(screen, open_run(opened.path), connector, target, replace(shown, dry_run=dry_run))
@@ -151,7 +151,7 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
     screen.say(f"{found.complete} images complete, {found.skipped} skipped, {found.minutes:.1f} minutes; by {people}")
 
 
-def _targets(run: Run, settings: Mapping[str, Any], *, push: bool) -> Iterator[tuple[Connector, Target, PushOptions]]:
+def _targets(run: Run, settings: Mapping[str, Any], option: str) -> Iterator[tuple[Connector, Target, PushOptions]]:
     """Find which projects are meant: the one named, or those the run was pushed to."""
     from autolabel.connect import PushOptions, connector_names, load_connector
     from autolabel.targets import remembered, target_for
@@ -162,7 +162,6 @@ def _targets(run: Run, settings: Mapping[str, Any], *, push: bool) -> Iterator[t
     if not known:
         names = ", ".join(connector_names())
         if tool is None:
-            option = "--to" if push else "--from"
             raise UsageError(f"{run.path} was not pushed to any such project yet; say {option} TOOL ({names})")
         places = [(tool, project or run.name, settings["url"], PushOptions())]
     else:
