@@ -158,7 +158,7 @@ def digest(region: Region) -> str:
     elif region.box is not None:
         parts += [str(round(value * GRID)) for value in region.box.xyxy]
     else:
-        parts += [region.kind, *(f"{key}={value}" for key, value in sorted(region.attributes.items()))]
+        parts += [region.kind, region.attributes.get("point", ""), region.attributes.get("points", "")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -61,7 +61,7 @@ def to_shapes(
     label = labels.by_name.get(annotation.label)
     if label is None:
         raise AutolabelError(f"label {annotation.label!r} is not in the project; add it in the project's settings")
-    texts = {**(attributes or {}), SCORE: f"{annotation.score:.4f}", ANNOTATION_ID: annotation.id}
+    texts = {**(attributes or {}), SCORE: f"{min(max(annotation.score, 0.0), 1.0):.4f}", ANNOTATION_ID: annotation.id}
     common = {
         "label_id": label.id,
         "frame": frame,

@@ -35,8 +35,9 @@ def encode_brush(mask: Mask) -> list[int]:
     bounds = np.empty(2 * len(starts) + 2, np.int64)
     bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts * 4, ends * 4, total
     runs = np.diff(bounds)
-    lengths, values = _split(runs, np.arange(len(runs)) % 2 * 255)
+    lengths, values, cut = _split(runs, np.arange(len(runs)) % 2 * 255)
     size: Ints = np.searchsorted([8, 16, 256], lengths)
+    size[cut] = 3  # the SDK writes the rest of a run that was cut in the longest form, however short it is
     length_bits = np.array(_SIZES)[size]
     code = ((4 + size) << length_bits | (lengths - 1)) << 8 | values
     header = [int(bit) for bit in f"{total:032b}{7:05b}" + "".join(f"{s - 1:04b}" for s in _SIZES)]
@@ -95,14 +96,14 @@ def decode_bitmask(url: str) -> Bools:
         raise AutolabelError(f"imageDataURL must be a PNG data URL, got {url[:40]!r}: {error}") from error
 
 
-def _split(lengths: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """Drop empty runs and cut long ones into pieces of 65,536, the longest a block can hold."""
+def _split(lengths: Ints, values: Ints) -> tuple[Ints, Ints, Bools]:
+    """Drop empty runs and cut long ones into pieces of 65,536, the longest a block can hold; tell which were cut."""
     lengths, values = lengths[lengths > 0], values[lengths > 0]
     pieces = -(-lengths // _LIMIT)
     which = np.repeat(np.arange(len(lengths)), pieces)
     out = np.full(len(which), _LIMIT, np.int64)
     out[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _LIMIT
-    return out, values[which]
+    return out, values[which], (pieces > 1)[which]
 
 
 def _bits(code: Ints, counts: Ints) -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ def to_regions(
         "original_width": image.width,
         "original_height": image.height,
         "image_rotation": 0,
-        "score": round(annotation.score, 6),
+        "score": round(min(max(annotation.score, 0.0), 1.0), 6),  # the server drops a region that scores 1.0000001
         "meta": {META: {"id": annotation.id, **notes}, **shown},
     }
     items: list[dict[str, Any]] = []
