@@ -14,6 +14,8 @@ from tests.label_studio.server import ADMIN, PASSWORD, LabelStudioServer, reason
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+    from tests.label_studio.editor import LabelEditor
+
 CHROMIUM = next(
     (
         found
@@ -52,7 +54,7 @@ def label_studio_browser() -> Iterator[Browser]:
     """A headless Chromium."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM:
-        unavailable("no Chromium here; install the system's chromium package")
+        pytest.skip("no Chromium here; install the system's chromium package")
     with api.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -61,10 +63,18 @@ def label_studio_browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def label_studio_page(label_studio: LabelStudioServer, label_studio_browser: Browser) -> Iterator[Page]:
-    """A page signed in as the administrator: ``page.goto("/projects/1/data?task=1")``, and ``open_task`` below it."""
+    """A page signed in as the administrator: ``page.goto("/projects/1/data?task=1")``."""
     page = sign_in(label_studio, label_studio_browser)
     yield page
     page.context.close()
+
+
+@pytest.fixture
+def label_studio_editor(label_studio_page: Page) -> LabelEditor:
+    """The labeling screen for the administrator: see editor.py."""
+    from tests.label_studio.editor import LabelEditor
+
+    return LabelEditor(label_studio_page)
 
 
 def sign_in(server: LabelStudioServer, browser: Browser, email: str = ADMIN, password: str = PASSWORD) -> Page:

@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,7 +251,8 @@ class LabelStudioServer:
     def log_tail(self, lines: int = 60) -> str:
         """The end of the log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        once = [line for line, _ in groupby(text.splitlines())]  # the server prints every line through two handlers
+        return "\n".join(once[-lines:])
 
     def _healthy(self) -> bool:
         try:
