@@ -22,7 +22,7 @@ def with_ring(region: Region, ring: Points, size_wh: tuple[int, int], *, filled:
     low = np.clip(points.min(axis=0), 0, size_wh)
     high = np.clip(points.max(axis=0), 0, size_wh)
     if np.any(high <= low):
-        outside = "lies outside the image" if np.any(points.max(axis=0) > points.min(axis=0)) else "has no area"
+        outside = "lies outside the image" if np.all(points.max(axis=0) > points.min(axis=0)) else "has no area"
         return replace(region, problem=f"the region {outside}; delete it or draw it again")
     box = Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     mask = rasterise([points], size_wh) if filled else None
