@@ -178,6 +178,20 @@ def test_a_copy_of_a_region_is_a_new_one():
     assert {region.remote_id: region.annotation_id for region in found} == {item["id"]: one.id, "Xy_3-abcd9": None}
 
 
+def test_an_import_that_gives_new_ids_keeps_what_the_notes_say():
+    one = annotation(mask=PARTS)
+    items = to_regions(one, picture(60, 40), draw(one), CONTROLS)
+    new = {items[0]["id"]: "Qx_1-first0", items[1]["id"]: "Qx_1-secon1"}
+    for item in items:
+        item["id"] = new[item["id"]]
+        if "parentID" in item:
+            item["parentID"] = new[item["parentID"]]
+    stray = {**copy.deepcopy(items[0]), "id": "copy-of-it0"}
+    back, extra = from_regions([*items, stray], picture(60, 40), CONTROLS)
+    assert (back.annotation_id, back.mask, len(back.part_ids)) == (one.id, one.mask, 2)
+    assert (extra.annotation_id, extra.remote_id) == (None, "copy-of-it0")
+
+
 def test_what_was_sent_is_known_by_its_id_even_without_notes():
     one = annotation((6, 4, 30, 20))
     (item,) = to_regions(one, picture(60, 40), draw(one), CONTROLS)

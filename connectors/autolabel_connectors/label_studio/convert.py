@@ -119,7 +119,7 @@ def from_regions(
     it, they are known by their notes. A copy of a region of ours is a new region. Answers about the whole image
     (choices, texts, ratings) are no regions and are left out.
     """
-    found: list[Region] = []
+    found: list[tuple[Region, str]] = []
     for group in _by_id(items):
         shape = next((item for item in group if form_of(item) is not None), None)
         if shape is None:
@@ -130,18 +130,32 @@ def from_regions(
         if region.label is None:
             theirs = next((label for item in group if (label := _label(_mapping(item.get("value")))) is not None), None)
             region = replace(region, label=controls.ours(theirs) if controls and theirs is not None else theirs)
-        found.append(replace(region, annotation_id=_owner(region, ids)))
-    return merge_parts(sorted(found, key=_part))
+        found.append((region, str(shape.get("parentID") or "")))
+    return merge_parts(sorted(_owned(found, ids or {}), key=_part))
 
 
-def _owner(region: Region, ids: Mapping[str, str] | None) -> str | None:
-    """Our annotation's id, if the region's own id says so too; a copy carries our notes under an id of its own."""
-    if ids is not None and region.remote_id in ids:
-        return ids[region.remote_id]
+def _owned(found: Sequence[tuple[Region, str]], ids: Mapping[str, str]) -> list[Region]:
+    """Decide which annotation each region, given with its parent's id, stands for.
+
+    A region's own id is proof. Notes alone are not, as a copy carries them too; they count where nothing better is
+    there, as after an import that gave new ids: for the first region that has them, and for its children.
+    """
+    sure = [ids.get(region.remote_id) or _proven(region) for region, _ in found]
+    claimed = {owner: "" for owner in sure if owner is not None}
+    out = []
+    for (region, parent), proven in zip(found, sure, strict=True):
+        owner = proven
+        if owner is None and region.annotation_id is not None:
+            first = claimed.setdefault(region.annotation_id, region.remote_id)
+            owner = region.annotation_id if first and first in (region.remote_id, parent) else None
+        out.append(replace(region, annotation_id=owner))
+    return out
+
+
+def _proven(region: Region) -> str | None:
+    """Return the annotation id in a region's notes if the region's own id follows from it."""
     known = region.annotation_id
-    if known is None or region.remote_id.partition("-")[0] != region_id(known):
-        return None
-    return known
+    return known if known is not None and region.remote_id.partition("-")[0] == region_id(known) else None
 
 
 def _part(region: Region) -> int:
