@@ -23,9 +23,10 @@ def cvat() -> Iterator[StandIn]:
 
 @pytest.fixture
 def cvat_client(cvat: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A client with the password of the stand-in's admin, polling fast."""
+    """A client with the password of the stand-in's admin, polling and repeating without a wait."""
     cvat_sdk = pytest.importorskip("cvat_sdk")
     with cvat_sdk.make_client(cvat.url, credentials=cvat.credentials) as client:
         client.config.status_check_period = 0.01
+        client.api_client.rest_client.pool_manager.connection_pool_kw["retries"].backoff_factor = 0
         client.config.cache_dir = tmp_path_factory.mktemp("cvat-cache")
         yield client

@@ -18,13 +18,9 @@ Fixture ``cvat`` (tests/cvat/conftest.py) gives a started one, ``cvat_client`` a
 
 Each request of a push in turn meets with a fault:
 
-    start = server.snapshot()
-    push()
-    total = len(server.log)
-    for number in range(1, total + 1):
-        server.rewind(start)                           # data as it was, no faults, empty log
+    for number in server.each_request(push):           # runs push() once to count, then rewinds before each round
         server.faults.at(number, Fault.drop_after())   # the server does it, the client never hears of it
-        ...
+        ...                                            # push again, and again without a fault; compare
 
 What the real server does and one would not think:
 

@@ -116,8 +116,12 @@ class Faults:
     """The rules in force; the first one that applies to a request wins.
 
     ``server.faults.add(Fault.error(503), method="PATCH", path="/api/tasks/*/annotations/", nth=2)`` fails the
-    second such request from now on. Mind that urllib3, and so the SDK, repeats a GET, PUT, HEAD or DELETE three
-    times by itself when the connection breaks: with ``times=4`` such a request fails for good.
+    second such request from now on.
+
+    Mind what the SDK does by itself: a GET, PUT, HEAD or DELETE is repeated three times, after 0, 1 and 2 seconds,
+    when the connection breaks or the status is 502, 503 or 504; with ``times=4`` such a request fails for good (and
+    raises urllib3's ``MaxRetryError``). A POST or PATCH is sent once. 500, 413, 429 without Retry-After and 401 are
+    never repeated; a GET that is answered 413, 429 or 503 with Retry-After is.
     """
 
     def __init__(self) -> None:

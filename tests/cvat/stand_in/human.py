@@ -9,8 +9,8 @@ from typing import Any
 from .annotations import outer, read_task, write_job
 from .api.issues import add_comment, add_issue
 from .api.jobs import change_job
-from .api.labels import change_label, delete_label
-from .api.projects import remove_task
+from .api.labels import change_label, create_labels, delete_label
+from .api.projects import add_project, remove_task
 from .http import ApiError
 from .masks import Bitmap, encoded
 from .shapes import cleaned
@@ -144,6 +144,13 @@ class Human:
     def delete_issue(self, issue: int) -> None:
         with self._site.lock:
             del self._site.state.issues[issue]
+
+    def create_project(self, name: str, labels: Sequence[str] = ()) -> int:
+        """A project that some other tool or person made."""
+        with self._site.lock:
+            project = add_project(self._site, {"name": name}, owner=1)
+            create_labels(self._site, [{"name": label} for label in labels], {"project_id": project["id"]})
+            return project["id"]
 
     def rename_label(self, label: int, name: str) -> None:
         with self._site.lock:

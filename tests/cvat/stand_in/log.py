@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .http import Request
+from .http import Request, Response
 
 
 @dataclass
 class Entry:
-    """One request as it came; ``status`` 0 means that no answer was sent."""
+    """One request as it came; no ``response`` and ``status`` 0 mean that no answer was sent."""
 
     number: int
     request: Request
     fault: str | None = None
-    status: int = 0
+    response: Response | None = None
+
+    @property
+    def status(self) -> int:
+        return self.response.status if self.response else 0
 
     @property
     def method(self) -> str:

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import traceback
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ class StandIn:
         self.faults.clear()
         self.log.clear()
 
+    def each_request(self, work: Callable[[], object]) -> Iterator[int]:
+        """Do ``work`` once to count its requests, then yield 1, 2, ... with all as it was before ``work``.
+
+        In the body of the loop set a fault with ``faults.at(number, ...)`` and do the work again.
+        """
+        start = self.snapshot()
+        self.rewind(start)
+        work()
+        total = len(self.log)
+        for number in range(1, total + 1):
+            self.rewind(start)
+            yield number
+
     # requests -------------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Response:
@@ -191,7 +205,7 @@ class StandIn:
 
     @staticmethod
     def _send(connection: _Handler, entry: Entry, response: Response) -> None:
-        entry.status = response.status
+        entry.response = response
         connection.send(response, response.encoded())
 
 

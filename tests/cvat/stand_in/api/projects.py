@@ -63,25 +63,32 @@ def create_project(site: Site, request: Request) -> Response:
     specs = body.get("labels") or []
     check_new_labels(specs)
     organization = organization_of(site, request)
+    project = add_project(site, body, owner=request.user["id"], organization=organization[0] if organization else None)
+    number = project["id"]
+    create_labels(site, specs, {"project_id": number})
+    headers = {"Location": request.url(f"/api/projects/{number}")}
+    return Response(project_out(site, request, project), 201, headers)
+
+
+def add_project(site: Site, body: Row, *, owner: int, organization: int | None = None) -> Row:
+    """A project without labels."""
     number, now = site.state.next_id("project"), site.state.now()
     project: Row = {
         "id": number,
         "name": body["name"],
-        "owner": request.user["id"],
+        "owner": owner,
         "assignee": site.user_id(body) if "assignee_id" in body else None,
         "assignee_updated_date": None,
         "bug_tracker": body.get("bug_tracker", ""),
         "created_date": now,
         "updated_date": now,
         "status": "annotation",
-        "organization": organization[0] if organization else None,
+        "organization": organization,
         "target_storage": body.get("target_storage"),
         "source_storage": body.get("source_storage"),
     }
     site.state.projects[number] = project
-    create_labels(site, specs, {"project_id": number})
-    headers = {"Location": request.url(f"/api/projects/{number}")}
-    return Response(project_out(site, request, project), 201, headers)
+    return project
 
 
 @route("GET", "/api/projects/{id}")
