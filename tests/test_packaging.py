@@ -14,11 +14,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PIN = re.compile(r"^(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][A-Za-z0-9.+!]*)(?P<marker> ; .+)?$")
 
 
-def pins() -> dict[str, list[re.Match[str]]]:
+def pins(file: str = "constraints.txt") -> dict[str, list[re.Match[str]]]:
     found: dict[str, list[re.Match[str]]] = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / file).read_text().splitlines():
         match = PIN.match(line)
-        assert match, f"constraints.txt must hold 'name==version' lines only, got: {line}"
+        assert match, f"{file} must hold 'name==version' lines only, got: {line}"
         found.setdefault(match["name"], []).append(match)
     return found
 
@@ -33,17 +33,32 @@ def test_every_requirement_is_pinned():
     assert required() - set(pins()) == set(), "run `make lock`"
 
 
-def test_a_pin_is_single_or_told_apart_by_markers():
-    for name, matches in pins().items():
+@pytest.mark.parametrize("file", ["constraints.txt", "tools/label-studio.txt"])
+def test_a_pin_is_single_or_told_apart_by_markers(file: str):
+    for name, matches in pins(file).items():
         assert len(matches) == 1 or all(match["marker"] for match in matches), name
 
 
 @pytest.mark.parametrize(
-    "name", ["constraints.txt", "pyproject.toml", "Makefile", "tools/bootstrap.sh", "tools/later.in"]
+    "name",
+    ["constraints.txt", "pyproject.toml", "Makefile", "tools/bootstrap.sh", "tools/label-studio.in"],
 )
 def test_no_address_of_an_index(name: str):
     text = (ROOT / name).read_text()
     assert not re.search(r"https?://|index-url\s*=|find-links\s*=", text)
+
+
+def test_the_label_studio_of_the_tests_is_pinned():
+    wanted = (ROOT / "tools" / "label-studio.in").read_text().split()
+    assert wanted == [f"label-studio=={pins('tools/label-studio.txt')['label-studio'][0]['version']}"]
+
+
+def test_setting_up_installs_every_extra_that_a_command_needs():
+    script = (ROOT / "tools" / "bootstrap.sh").read_text()
+    installed = re.search(r"extras=([a-z,-]+)", script)
+    assert installed
+    optional = set(PROJECT["project"]["optional-dependencies"])
+    assert set(installed[1].split(",")) == optional - {"groundingdino"}  # a second detector backend, for parity tests
 
 
 def test_only_one_package_writes_cv2():
