@@ -67,6 +67,18 @@ def test_another_user_sees_only_what_is_theirs(cvat: StandIn, cvat_client: Clien
         worker.tasks.retrieve(task.id)
     task.get_jobs()[0].update({"assignee": user["id"]})
     assert [found.id for found in worker.tasks.list()] == [task.id]
+    label = label_ids(task)["dent"]
+    [job] = worker.jobs.list(assignee="worker")
+    patch(job, "create", rectangle(label))
+    job.update({"state": "completed"})
+    for forbidden in (
+        lambda: patch(worker.tasks.retrieve(task.id), "create", rectangle(label)),
+        lambda: job.update({"stage": "acceptance"}),
+        worker.tasks.retrieve(task.id).remove,
+    ):
+        with pytest.raises(exceptions.ForbiddenException):
+            forbidden()
+    assert len(task.get_annotations().shapes) == 1
 
 
 def test_projects_are_found_by_name_search_and_filter_over_all_pages(cvat: StandIn, cvat_client: Client):

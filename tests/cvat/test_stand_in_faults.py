@@ -118,6 +118,16 @@ def test_a_person_may_come_before_or_after_a_request(cvat: StandIn, task: Task):
     assert task.get_annotations().shapes == []
 
 
+def test_bodies_over_the_limit_are_refused(cvat: StandIn, task: Task):
+    label = label_ids(task)["dent"]
+    cvat.max_body = 1000
+    patch(task, "create", *[rectangle(label)] * 5)
+    with pytest.raises(exceptions.ApiException) as error:
+        patch(task, "create", *[rectangle(label)] * 50)
+    assert error.value.status == 413
+    assert len(task.get_annotations().shapes) == 5
+
+
 def test_a_stopped_server_refuses_and_comes_back_on_its_port(cvat: StandIn, task: Task):
     create(task)
     url = cvat.url

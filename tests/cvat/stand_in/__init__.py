@@ -12,6 +12,7 @@ Fixture ``cvat`` (tests/cvat/conftest.py) gives a started one, ``cvat_client`` a
 
 * ``StandIn(version="2.57.0")`` keeps the ``score`` of shapes, the default 2.54.1 drops it.
 * ``StandIn(share=folder, buckets={"name": folder})`` is the server's file share and its cloud storages.
+* ``StandIn(max_body=N)`` answers 413 to bodies of more than N bytes.
 * ``StandIn(state_file=path)`` survives ``restart()`` and a new process; without one ``restart()`` keeps the memory.
 * ``python -m tests.cvat.stand_in --port N --state FILE`` runs it as a process of its own.
 * ``server.errors`` holds tracebacks of the stand-in itself: a test that sees a 500 looks there first.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
-from .annotations import outer, read_task, write_job
+from .annotations import copied, outer, read_task, write_job
+from .api.functions import ask
 from .api.issues import add_comment, add_issue
 from .api.jobs import change_job
 from .api.labels import change_label, create_labels, delete_label
@@ -163,6 +163,26 @@ class Human:
         with self._site.lock:
             delete_label(self._site, label)
 
+    def ask_function(
+        self,
+        function: int,
+        task: int,
+        mapping: dict[str, str],
+        *,
+        threshold: float | None = None,
+        cleanup: bool = False,
+    ) -> str:
+        """Have an agent's function annotate a task, its labels mapped to the task's; the id of the request."""
+        params = {
+            "type": "annotate_task",
+            "task": task,
+            "mapping": {theirs: {"name": ours} for theirs, ours in mapping.items()},
+            "threshold": threshold,
+            "conv_mask_to_poly": False,
+        }
+        with self._site.lock:
+            return ask(self._site, function, params, cleanup=cleanup)
+
     def delete_frame(self, task: int, frame: int) -> None:
         """Mark a frame as deleted; its annotations stay."""
         with self._site.lock:
@@ -209,7 +229,7 @@ class Human:
         with self._site.lock:
             job, row = self._find(kind, number)
             label = self._site.state.labels[change.get("label_id", row["label_id"])]
-            edited = outer(kind, {**copy.deepcopy(row), **change}, label, self._site.keeps_scores)
+            edited = outer(kind, {**copied(row), **change}, label, self._site.keeps_scores)
             if row["source"] in {"auto", "semi-auto"} and "source" not in change:
                 edited["source"] = "semi-auto"
             elif "source" not in change:

@@ -40,6 +40,7 @@ class StandIn:
         buckets: dict[str, Path] | None = None,
         polls: tuple[str, ...] = ("started",),
         port: int = 0,
+        max_body: int | None = None,
     ) -> None:
         self._file = state_file
         state = State.load(state_file) if state_file and state_file.exists() else State()
@@ -50,6 +51,7 @@ class StandIn:
         self.log = Log()
         self.human = Human(self.site)
         self.port = port
+        self.max_body = max_body
         self.errors: list[str] = []
         self._stopping = threading.Event()
         self._http: _Server | None = None
@@ -174,6 +176,8 @@ class StandIn:
             entry = self.log.add(request)
         fault = self.faults.take(request)
         entry.fault = fault.kind if fault else None
+        if fault is None and self.max_body is not None and len(request.body) > self.max_body:
+            fault = Fault.error(413)
         if fault is None:
             self._send(connection, entry, self.answer(request))
         else:
@@ -260,12 +264,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         for cookie in response.cookies:
             self.send_header("Set-Cookie", cookie)
+        if response.stream is not None:
+            self._stream(response.stream)
+            return
         if response.status != 204:
             self.send_header("Content-Length", str(len(whole)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
         self.wfile.flush()
+
+    def _stream(self, parts: Iterator[bytes]) -> None:
+        self.close_connection = True
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for part in parts:
+                self.wfile.write(part)
+                self.wfile.flush()
 
     def abort(self) -> None:
         """Close the connection without another byte."""

@@ -83,7 +83,7 @@ def geometry(raw: Row) -> tuple[Row, Row]:
         errors["type"] = REQUIRED
     elif kind not in LENGTHS:
         errors["type"] = [f'"{kind}" is not a valid choice.']
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in points):
+    if not set(map(type, points)) <= {int, float}:
         errors["points"] = ["Value must be a float or an integer"]
     elif kind in LENGTHS and not LENGTHS[kind](len(points)):
         errors["points"] = [f"invalid length for shape type '{kind}'"]
@@ -96,7 +96,7 @@ def geometry(raw: Row) -> tuple[Row, Row]:
         "outside": bool(raw.get("outside", False)),
         "z_order": raw.get("z_order", 0),
         "rotation": rotation,
-        "points": [float(value) for value in points] if "points" not in errors else points,
+        "points": list(map(float, points)) if "points" not in errors else points,
     }
     return row, errors
 

@@ -22,7 +22,10 @@ CHUNK_SIZE = 72
 @route("POST", "/api/tasks/{id}/data/")
 def post_data(site: Site, request: Request, id: int) -> Response:
     task = site.task(request, id)
+    rq_id = f"action=create&target=task&target_id={id}"
     if task["data"]:
+        if site.state.requests[rq_id]["polls"]:
+            raise ApiError(409, "Request is being processed")
         raise ApiError(400, "Adding more data is not supported")
 
     def finish(files: dict[str, bytes]) -> Response:
@@ -30,7 +33,6 @@ def post_data(site: Site, request: Request, id: int) -> Response:
         quality = params.get("image_quality")
         if quality is not None and not 1 <= int(quality) <= 100:
             raise ApiError(400, {"image_quality": ["Ensure this value is between 1 and 100."]})
-        rq_id = f"action=create&target=task&target_id={id}"
         ids = {"project": task["project_id"], "task": id}
         return enqueue(
             site,
