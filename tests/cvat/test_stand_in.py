@@ -116,6 +116,15 @@ def test_labels_are_added_renamed_and_deleted_through_the_project(cvat_client: C
     assert len(project.get_labels()) == 2
 
 
+def test_a_change_of_labels_gives_the_jobs_a_new_date(cvat_client: Client, tmp_path: Path):
+    project = cvat_client.projects.create({"name": "p", "labels": LABELS})
+    task = make_task(cvat_client, tmp_path, labels=[], project_id=project.id)
+    before = [task.fetch().updated_date, task.get_jobs()[0].updated_date]
+    project.update({"labels": [{"name": "rust"}]})
+    assert task.fetch().updated_date > before[0]
+    assert task.get_jobs()[0].updated_date > before[1]
+
+
 @pytest.mark.parametrize("tus", [False, True], ids=["multipart", "tus"])
 def test_a_task_gets_images_and_gives_them_back(cvat_client: Client, tmp_path: Path, tus: bool):
     paths = write_images(tmp_path)
@@ -168,8 +177,12 @@ def test_a_file_that_is_no_image_fails_the_request(cvat_client: Client, tmp_path
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(BackgroundRequestException, match="cannot identify image file"):
         make_from(cvat_client, [tmp_path / "broken.png"])
+    [task] = cvat_client.tasks.list()
+    assert (task.size, task.jobs.count, task.get_annotations().shapes) == (0, 0, [])
+    bare = cvat_client.tasks.create({"name": "bare"})
+    assert not hasattr(bare._model, "size")
     with pytest.raises(exceptions.ApiException) as error:
-        cvat_client.tasks.list()[0].get_annotations()
+        bare.get_annotations()
     assert error.value.status == 400
 
 

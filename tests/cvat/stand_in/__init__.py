@@ -23,13 +23,19 @@ Each request of a push in turn meets with a fault:
         server.faults.at(number, Fault.drop_after())   # the server does it, the client never hears of it
         ...                                            # push again, and again without a fault; compare
 
-What the real server does and one would not think:
+``server.expire_logins()``, ``server.restart()``, ``server.human.delete_project()`` and the like happen in the middle
+of a push by ``Fault.before(action)`` and ``Fault.after(action)``.
+
+What the real server does and one would not think (the first four recorded, the others read in its public source):
 
 * ``action=update`` deletes the shapes of these ids and creates them as given: all fields are replaced, attributes
   that are not sent fall back to their defaults, and a shape that is gone comes back with its old id.
 * ``spec_id`` of another label: 400. An id that another job holds: 400.
 * A frame that the task does not have: 200, and the shape is dropped; the answer then has no shape.
-* Files of one name in an upload are appended to each other: one frame.
+* An update without an id creates; a create with an id and a delete without one are refused: 400.
+* Files of one name in an upload are appended to each other: one frame. What a broken upload left stays, and by TUS
+  a name that is there is refused: 409. So a broken upload is best begun anew with a new task.
+* A person's edit of an ``auto`` shape makes it ``semi-auto``; a change of labels gives all jobs a new date.
 """
 
 from .faults import Fault, Faults, Rule

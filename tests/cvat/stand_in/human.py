@@ -10,7 +10,7 @@ from .api.functions import ask
 from .api.issues import add_comment, add_issue
 from .api.jobs import change_job
 from .api.labels import change_label, create_labels, delete_label
-from .api.projects import add_project, remove_task
+from .api.projects import add_project, remove_project, remove_task, touch_whole
 from .http import ApiError
 from .masks import Bitmap, encoded
 from .shapes import cleaned
@@ -157,6 +157,8 @@ class Human:
             row = self._site.state.labels[label]
             owner = {key: row[key] for key in ("project_id", "task_id") if key in row}
             change_label(self._site, {"id": label, "name": name, "color": row["color"]}, owner)
+            if "project_id" in row:
+                touch_whole(self._site, row["project_id"])
 
     def delete_label(self, label: int) -> None:
         """Delete a label with all that bears it."""
@@ -191,6 +193,10 @@ class Human:
             assert data is not None
             data["deleted_frames"] = sorted({*data["deleted_frames"], frame})
             self._site.touch(row)
+
+    def delete_project(self, project: int) -> None:
+        with self._site.lock:
+            remove_project(self._site, project)
 
     def delete_task(self, task: int) -> None:
         with self._site.lock:
@@ -238,6 +244,8 @@ class Human:
 
     def _write(self, job: Row, action: str, kind: str, row: Row) -> Row:
         try:
-            return write_job(self._site, job, action, cleaned({kind: [row]}, scores=self._site.keeps_scores))
+            return write_job(
+                self._site, job, action, cleaned({kind: [row]}, scores=self._site.keeps_scores, action=action)
+            )
         except ApiError as error:
             raise ValueError(f"the stand-in would refuse this edit: {error}") from error

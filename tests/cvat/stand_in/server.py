@@ -115,6 +115,13 @@ class StandIn:
         with self.site.lock:
             return _api.auth.new_token(self.site, user, read_only=read_only, expired=expired)["value"]
 
+    def expire_logins(self) -> None:
+        """End every session and token: whoever does not log in again gets 401 from now on."""
+        with self.site.lock:
+            self.state.sessions.clear()
+            for token in self.state.tokens.values():
+                token["expiry_date"] = "2000-01-01T00:00:00.000000Z"
+
     def snapshot(self) -> State:
         """A copy of all data, for ``rewind``."""
         with self.site.lock:
