@@ -109,7 +109,7 @@ def shown_entry(region: Mapping[str, Any]) -> Document:
         "id": str(region["_id"]),
         "annotation_id": region.get("annotation_id"),
         "label": region.get("label"),
-        "box": region["bounding_box"],
+        "box": list(region["bounding_box"]),
         "mask": mask_digest(region.get("mask")),
         "pixels": pixel_digest(region.get("mask")),
     }
