@@ -26,13 +26,18 @@ Each request of a push in turn meets with a fault:
 ``server.expire_logins()``, ``server.restart()``, ``server.human.delete_project()`` and the like happen in the middle
 of a push by ``Fault.before(action)`` and ``Fault.after(action)``.
 
-What the real server does and one would not think (the first four recorded, the others read in its public source):
+What the real server does and one would not think. Recorded:
 
-* ``action=update`` deletes the shapes of these ids and creates them as given: all fields are replaced, attributes
-  that are not sent fall back to their defaults, and a shape that is gone comes back with its old id.
-* ``spec_id`` of another label: 400. An id that another job holds: 400.
+* ``action=update`` replaces all fields of a shape; attributes that are not sent fall back to the label's defaults.
+* An update of a shape that is gone and a delete of one are answered 200 with what was sent.
 * A frame that the task does not have: 200, and the shape is dropped; the answer then has no shape.
+
+Read in the server's public source, not recorded:
+
+* An update deletes the rows of these ids and creates them as given, so what was gone comes back with its old id.
+* ``spec_id`` of another label: 400. An id that another job holds: 400.
 * An update without an id creates; a create with an id and a delete without one are refused: 400.
+* A task of several jobs answers job by job, so not in the order in which shapes were sent.
 * Files of one name in an upload are appended to each other: one frame. What a broken upload left stays, and by TUS
   a name that is there is refused: 409. So a broken upload is best begun anew with a new task.
 * A person's edit of an ``auto`` shape makes it ``semi-auto``; a change of labels gives all jobs a new date.

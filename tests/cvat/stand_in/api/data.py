@@ -200,7 +200,7 @@ def task_data(site: Site, request: Request, id: int) -> Response:
     return send_media(request, *task_span(site, request, id))
 
 
-@route("GET", "/api/jobs/{id}/data")
+@route("GET", "/api/jobs/{id}/data/")
 def job_data(site: Site, request: Request, id: int) -> Response:
     return send_media(request, *job_span(site, request, id))
 
