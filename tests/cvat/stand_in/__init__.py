@@ -29,12 +29,13 @@ of a push by ``Fault.before(action)`` and ``Fault.after(action)``.
 What the real server does and one would not think. Recorded:
 
 * ``action=update`` replaces all fields of a shape; attributes that are not sent fall back to the label's defaults.
-* An update of a shape that is gone and a delete of one are answered 200 with what was sent.
+* An update of a shape that is gone is answered 200 with what was sent.
 * A frame that the task does not have: 200, and the shape is dropped; the answer then has no shape.
 
 Read in the server's public source, not recorded:
 
 * An update deletes the rows of these ids and creates them as given, so what was gone comes back with its old id.
+* A delete of a shape that is gone, or is in another job, is answered 200 with what was sent.
 * ``spec_id`` of another label: 400. An id that another job holds: 400.
 * An update without an id creates; a create with an id and a delete without one are refused: 400.
 * A task of several jobs answers job by job, so not in the order in which shapes were sent.
