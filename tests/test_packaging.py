@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +15,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PIN = re.compile(r"^(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][A-Za-z0-9.+!]*)(?P<marker> ; .+)?$")
+
+# Imported here, but only ever in the company of a package that is asked for and brings them.
+BROUGHT_ALONG = {
+    "bson": "fiftyone",
+    "huggingface_hub": "transformers",
+    "hydra": "sam2",
+    "markupsafe": "jinja2",
+    "omegaconf": "sam2",
+    "pymongo": "fiftyone",
+    "urllib3": "cvat-sdk",
+}
 
 
 def pins(file: str = "constraints.txt") -> dict[str, list[re.Match[str]]]:
@@ -51,6 +65,34 @@ def test_no_address_of_an_index(name: str):
 def test_the_label_studio_of_the_tests_is_pinned():
     wanted = (ROOT / "tools" / "label-studio.in").read_text().split()
     assert wanted == [f"label-studio=={pins('tools/label-studio.txt')['label-studio'][0]['version']}"]
+
+
+def imported() -> dict[str, str]:
+    """Top-level name of everything the packages import, anywhere, and a file that does."""
+    found: dict[str, str] = {}
+    for file in chain.from_iterable((ROOT / root).rglob("*.py") for root in ("autolabel", "connectors", "pipelines")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            else:
+                continue
+            found.update((name.partition(".")[0], file.relative_to(ROOT).as_posix()) for name in names)
+    return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
+
+
+def test_everything_imported_is_asked_for():
+    requirements = chain(PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
+    asked_for = {re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower() for requirement in requirements}
+    installed = packages_distributions()
+    unasked = {}
+    for name, file in imported().items():
+        packages = {BROUGHT_ALONG[name]} if name in BROUGHT_ALONG else set(installed.get(name, [name]))
+        packages = {package.lower().replace("_", "-") for package in packages}
+        if not name.startswith("autolabel") and not packages & asked_for:
+            unasked[name] = file
+    assert unasked == {}, "name its package in pyproject.toml, then `make lock`"
 
 
 def test_setting_up_installs_every_extra_that_a_command_needs():

@@ -167,7 +167,7 @@ main() {
     local what=${1:-run} extras=cloud,cvat,label-studio,noise,review,serve,supervision started=$SECONDS
     local -a targets markers
     case $what in
-        demo) targets=(--editable .) markers=(demo) ;;
+        demo) targets=(--editable ".[noise]") markers=(demo) ;;
         run) targets=(--editable ".[$extras]") markers=(demo run) ;;
         dev) targets=(--editable ".[$extras,groundingdino]" --group dev) markers=(demo run dev) ;;
         label-studio)
