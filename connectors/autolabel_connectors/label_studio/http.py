@@ -152,16 +152,14 @@ class TokenAuth(httpx.Auth):
 class Api:
     """One server, signed in: ``asking`` lends the SDK, `request` is for bulk calls; both raise the errors here."""
 
-    def __init__(
-        self, url: str, token: str, patience: Patience | None = None, timeout: httpx.Timeout = _TIMEOUT
-    ) -> None:
+    def __init__(self, url: str, token: str, patience: Patience | None = None, timeout_s: float | None = None) -> None:
         self.url = _checked_url(url)
         self._token = _checked_token(token, self.url)
         self._sdk: LabelStudio | None = None
         self._http = httpx.Client(
             transport=Retrying(httpx.HTTPTransport(), patience or Patience()),
             auth=TokenAuth(self._token, self.url),
-            timeout=timeout,
+            timeout=_TIMEOUT if timeout_s is None else httpx.Timeout(timeout_s),
             headers={"User-Agent": "autolabel"},
             event_hooks={"response": [self._check]},
         )

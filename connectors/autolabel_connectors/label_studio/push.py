@@ -139,33 +139,30 @@ class _Round:
     twins: list[RemoteTask] = field(default_factory=list)
     urls: set[str] = field(default_factory=set)
     total: int = 0
+    added: int = 0
 
     def settled(self) -> bool:
         """Do one round; tell whether the server now surely holds what it should."""
         push = self.push
-        before = len(push.changes)
-        wrote = False
         if self.project.id:
-            wrote = self._existing()
-            wrote |= self._remove_twins()
+            self._existing()
+            self._remove_twins()
         if self.healing and isinstance(push._media, Uploads):
             push._media.sweep(self.urls)
         made = self._create()
         if push.options.dry_run:
             return True
-        if not (wrote or made or self.healing) and len(push.changes) == before:
-            return True
         if not made:
-            # Changes in place are certain once they are answered.
-            return True
+            # Changes in place are certain once they are answered; a network may deliver additions twice.
+            return not self.added
         held = get_project(push.api, self.project.id)
         return int(held.get("task_number") or 0) == self.total + made
 
     # What is there ------------------------------------------------------------------------------------------------
 
-    def _existing(self) -> bool:
-        """Compare our tasks with the run, page by page; tell whether anything was sent."""
-        push, wrote, done = self.push, False, 0
+    def _existing(self) -> None:
+        """Compare our tasks with the run, page by page, and send what differs."""
+        push, done = self.push, 0
         with ThreadPoolExecutor(_WRITERS) as pool:
             for tasks, total in read_tasks(push.api, self.project.id):
                 self.total = total
@@ -189,13 +186,11 @@ class _Round:
                     future.result()
                 self._add_predictions(lacking)
                 self._put_receipts(fresh)
-                wrote |= bool(waiting or lacking)
                 done += len(tasks)
                 push.on_step("tasks compared", done, total)
         if not push.options.dry_run:
             prefix = self.project.identity
             push.receipts.note_all({f"task {prefix} {key[1]}": [key[0], task] for key, task in self.seen.items()})
-        return wrote
 
     def _is_twin(self, task: RemoteTask) -> bool:
         if task.key is None:
@@ -269,6 +264,7 @@ class _Round:
             )
             if int(answer.get("created", -1)) != len(body):
                 raise UnsureError(f"of {len(body)} predictions the server kept {answer.get('created')}")
+            self.added += len(body)
 
     def _put_receipts(self, pairs: Iterable[tuple[RemoteTask, Wanted]]) -> None:
         """Record regions that are there now; where receipts say so already, nothing is written."""
@@ -282,11 +278,9 @@ class _Round:
         here = {r.annotation_id for r in found}
         push.receipts.drop([old for uid, old in known.items() if uid not in here])
 
-    def _remove_twins(self) -> bool:
+    def _remove_twins(self) -> None:
         """Remove tasks that are there twice, unless somebody has worked on them since."""
         push = self.push
-        if not self.twins:
-            return False
         for batch in _chunks(self.twins, 100):
             now = [task for page, _ in read_tasks(push.api, self.project.id, [t.id for t in batch]) for task in page]
             for task in now:
@@ -304,7 +298,6 @@ class _Round:
                         push.api.request("DELETE", f"/api/tasks/{task.id}/", doing="remove a task that is there twice")
                     except MissingError:
                         continue
-        return not push.options.dry_run
 
     # What is new --------------------------------------------------------------------------------------------------
 
