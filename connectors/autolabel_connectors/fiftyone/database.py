@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -23,6 +24,8 @@ def open_fiftyone() -> ModuleType:
     Nothing of the user's FiftyOne settings is changed; only in this process nothing is sent to its makers.
     """
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    # Its notices about itself would stand between a command's JSON.
+    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")
     fo: ModuleType
     try:
         fo = importlib.import_module("fiftyone")
@@ -30,6 +33,7 @@ def open_fiftyone() -> ModuleType:
         raise UsageError(
             f'FiftyOne cannot be loaded ({error}); pip install "autolabel-vision[review]" brings it'
         ) from None
+    logging.getLogger("fiftyone").setLevel(logging.ERROR)
     uri = fo.config.database_uri
     if uri:
         _check_server(uri)

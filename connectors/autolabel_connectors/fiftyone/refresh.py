@@ -168,6 +168,10 @@ def _carry_over(ours: Document, document: Mapping[str, Any], held: frozenset[str
             tags = region.get("tags") or []
             target["tags"] = list(tags) if uid in held else [tag for tag in tags if not is_verb(tag)]
             target |= {key: value for key, value in region.items() if key not in _OURS}
+    whole = {str(issue["_id"]): issue for issue in ours[fields.IMAGE_ISSUES]["classifications"]}
+    for issue in (document.get(fields.IMAGE_ISSUES) or {}).get("classifications") or []:
+        if str(issue["_id"]) in whole:
+            whole[str(issue["_id"])]["tags"] = [tag for tag in issue.get("tags") or [] if not is_verb(tag)]
 
 
 def _new(dataset: Any, ours: Document, now: datetime) -> Document:

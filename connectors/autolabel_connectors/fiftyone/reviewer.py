@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from autolabel.errors import UsageError
 from autolabel.ontology import normalise
 from autolabel.reviewing import ApplyReport, RefreshOptions, RefreshReport
 from autolabel.types import AnnotatedImage, Correction, Image, Review
-from autolabel_connectors.fiftyone import app, embedding, views
+from autolabel_connectors.fiftyone import app, embedding, patches, views
 from autolabel_connectors.fiftyone import dataset as datasets
 from autolabel_connectors.fiftyone.database import open_fiftyone
 from autolabel_connectors.fiftyone.decisions import Context, Outcome, decide
@@ -60,6 +59,7 @@ class FiftyOneReviewer:
         dataset = datasets.find(fo, run)
         if dataset is None:
             raise UsageError(f"{run.path} was never opened for review; open it with: autolabel review")
+        patches.collect(fo, dataset)
         pending = [(doc, found) for doc in read_all(dataset) if (found := read_sample(doc)).pending]
         outcomes = _outcomes(run, dataset, pending, by)
         decisions, report = _merged(run, dataset.name, pending, outcomes)
@@ -88,6 +88,7 @@ class FiftyOneReviewer:
         dataset = datasets.find(fo, run)
         assert dataset is not None, "refresh comes first"
         app.serve(fo, dataset, remote=remote, address=address, port=port, on_ready=on_ready)
+        patches.collect(fo, dataset)
         return sum(read_sample(document).pending for document in read_all(dataset))
 
     def delete(self, run: Run) -> str | None:
@@ -103,7 +104,6 @@ class FiftyOneReviewer:
     def _open(self) -> ModuleType:
         if self._fo is None:
             self._fo = open_fiftyone()
-            logging.getLogger("fiftyone").setLevel(logging.WARNING)
         return self._fo
 
     def _refresh(
@@ -117,6 +117,7 @@ class FiftyOneReviewer:
         created: bool,
         settled: Settled = NOTHING_SETTLED,
     ) -> RefreshReport:
+        patches.collect(fo, dataset)
         noted = datasets.notes(dataset)
         if noted.get("format") != FORMAT:
             datasets.declare(fo, dataset)

@@ -89,7 +89,7 @@ def _views(fo: ModuleType, dataset: Any, labels: Sequence[str]) -> Iterator[tupl
     suspects = dataset.filter_labels(regions, field("flagged") == True)  # noqa: E712
     yield (
         "suspects (patches)",
-        "Every annotation with a flagged issue as a picture of its own.",
+        "Every annotation with a flagged issue as a picture of its own, the worst quality first.",
         _patches(fo, suspects, regions),
     )
     disagree = dataset.filter_labels(regions, field("disagree") == True)  # noqa: E712
@@ -125,5 +125,5 @@ def _of_kind(field: Callable[[str], Any], dataset: Any, kind: str) -> Any:
 
 def _patches(fo: ModuleType, view: Any, place: str) -> Any:
     """Add the patches stage without running it: the app makes the patches anew each time the view is opened."""
-    view._stages.append(fo.ToPatches(place))
+    view._stages.extend([fo.ToPatches(place), fo.SortBy(f"{place}.quality")])
     return view
