@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autolabel.quality.ragged import Flags, Ints
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Ints, Reals
 
-Doubles = NDArray[np.float64]
 FOLDS = 5
-MOST_ROWS = 20_000
+MOST_ROWS = 8_000
 """A fit of some twenty weights is no better for more rows than these."""
 _STEPS = 12
 _CLASS_RIDGE = 10.0
@@ -29,12 +26,12 @@ def folds_of(images: Ints, count: int = FOLDS) -> Ints:
     return ((mixed >> np.uint64(40)) % np.uint64(count)).astype(np.int64)
 
 
-def sigmoid(values: Doubles) -> Doubles:
+def sigmoid(values: Reals) -> Reals:
     """Logistic function."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
 
 
-def logit(probabilities: Float | Doubles, clip: float = 0.005) -> Doubles:
+def logit(probabilities: Reals, clip: float = 0.005) -> Reals:
     """Log odds of probabilities, kept within ``clip`` of 0 and 1."""
     p = np.clip(np.asarray(probabilities, np.float64), clip, 1 - clip)
     return np.asarray(np.log(p / (1 - p)))
@@ -44,12 +41,12 @@ def logit(probabilities: Float | Doubles, clip: float = 0.005) -> Doubles:
 class Logistic:
     """Ridge logistic regression: standardised features, weights, and the log odds of the fit's classes."""
 
-    mean: Doubles
-    scale: Doubles
-    weights: Doubles
+    mean: Reals
+    scale: Reals
+    weights: Reals
 
     @classmethod
-    def fit(cls, x: Float | Doubles, y: Flags, *, ridge: float = 1.0, sample_weight: Doubles | None = None) -> Logistic:
+    def fit(cls, x: Reals, y: Flags, *, ridge: float = 1.0, sample_weight: Reals | None = None) -> Logistic:
         """Fit ``(N, F)`` features to ``(N,)`` outcomes by Newton's method; one outcome alone gives its prior."""
         if len(x) > MOST_ROWS:
             rows = np.random.default_rng(0).choice(len(x), MOST_ROWS, replace=False)
@@ -75,7 +72,7 @@ class Logistic:
                 break
         return cls(mean, scale, beta)
 
-    def log_odds(self, x: Float | Doubles) -> Doubles:
+    def log_odds(self, x: Reals) -> Reals:
         """Log odds ``(N,)`` of the outcome for ``(N, F)`` features."""
         return np.asarray(((np.asarray(x, np.float64) - self.mean) / self.scale) @ self.weights[1:] + self.weights[0])
 
@@ -84,11 +81,11 @@ class Logistic:
 class ClassPlatt:
     """Platt scaling for each class, drawn towards the pooled curve: log odds become ``offset + slope · log odds``."""
 
-    offset: Doubles
-    slope: Doubles
+    offset: Reals
+    slope: Reals
 
     @classmethod
-    def fit(cls, log_odds: Doubles, y: Flags, classes: Ints, count: int) -> ClassPlatt:
+    def fit(cls, log_odds: Reals, y: Flags, classes: Ints, count: int) -> ClassPlatt:
         """Fit ``(N,)`` log odds to outcomes, a Newton step for all classes at once; class -1 belongs to none."""
         offset, slope = np.zeros(count), np.ones(count)
         known = classes >= 0
@@ -103,10 +100,10 @@ class ClassPlatt:
             determinant = h00 * h11 - h01 * h01
             offset += np.clip((h11 * g0 - h01 * g1) / determinant, -2, 2)
             slope += np.clip((h00 * g1 - h01 * g0) / determinant, -0.5, 0.5)
-            slope = np.clip(slope, 0.1, 3.0)
+            np.clip(slope, 0.1, 3.0, out=slope)
         return cls(offset, slope)
 
-    def apply(self, log_odds: Doubles, classes: Ints) -> Doubles:
+    def apply(self, log_odds: Reals, classes: Ints) -> Reals:
         """Return scaled log odds ``(N,)``."""
         k = np.maximum(classes, 0)
         own = self.offset[k] + self.slope[k] * np.clip(log_odds, -8, 8)
@@ -118,8 +115,8 @@ class _Adder:
     rows: Ints
     count: int
 
-    def __call__(self, values: Doubles) -> Doubles:
-        return np.bincount(self.rows, values, self.count)
+    def __call__(self, values: Reals) -> Reals:
+        return np.asarray(np.bincount(self.rows, values, self.count), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,28 +127,28 @@ class Curve:
     platt: ClassPlatt | None
 
     @classmethod
-    def fit(cls, x: Float | Doubles, y: Flags, classes: Ints | None = None, count: int = 0) -> Curve:
+    def fit(cls, x: Reals, y: Flags, classes: Ints | None = None, count: int = 0) -> Curve:
         """Fit features ``(N, F)`` to outcomes; ``classes`` ``(N,)`` of ``count``."""
         pooled = Logistic.fit(x, y)
         platt = None if classes is None else ClassPlatt.fit(pooled.log_odds(x), y, classes, count)
         return cls(pooled, platt)
 
-    def log_odds(self, x: Float | Doubles, classes: Ints | None = None) -> Doubles:
+    def log_odds(self, x: Reals, classes: Ints | None = None) -> Reals:
         """Log odds ``(N,)``."""
         z = self.pooled.log_odds(x)
         return z if self.platt is None or classes is None else self.platt.apply(z, classes)
 
 
 def cross_fit(
-    x: Float | Doubles,
+    x: Reals,
     y: Flags,
     folds: Ints,
     *,
     classes: Ints | None = None,
     count: int = 0,
     train: Flags | None = None,
-) -> Doubles:
-    """Log odds ``(N,)`` of the outcome, each row's from a fit on the other folds; ``train`` says which rows may teach."""
+) -> Reals:
+    """Log odds ``(N,)`` of the outcome, each row's from a fit on the other folds; ``train``: which rows may teach."""
     result = np.zeros(len(x))
     teach = np.ones(len(x), np.bool_) if train is None else train
     for fold in np.unique(folds):
@@ -179,7 +176,7 @@ class Reliability:
         return float((gap * weight).sum() / weight.sum()) if len(weight) and weight.sum() else 0.0
 
 
-def reliability(probabilities: Doubles, outcomes: Flags, bins: int = 10) -> Reliability:
+def reliability(probabilities: Reals, outcomes: Flags, bins: int = 10) -> Reliability:
     """Compare ``(N,)`` probabilities with what came out, in bins of equal width; empty bins are left out."""
     place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     rows = np.bincount(place, minlength=bins)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
-from autolabel.quality.calibrate import MOST_ROWS, Doubles
 from autolabel.quality.material import Evidence
-from autolabel.quality.ragged import Ints
-from autolabel.types import Float
+from autolabel.quality.ragged import Ints, Reals
 
+MOST_ROWS = 20_000
 FEWEST_OF_A_CLASS = 5
 """A class with fewer labels cannot teach a probe; the models' own opinions stand for it."""
 
 
-def class_judge(evidence: Evidence, label_of: Ints, folds: Ints, classes: int) -> Float | None:
+def class_judge(evidence: Evidence, label_of: Ints, folds: Ints, classes: int) -> Reals | None:
     """Class probabilities ``(M, K)`` of evidence boxes, each fold's from a probe on the other folds' labels.
 
     ``label_of`` ``(M,)`` is the label each box lies on, -1 for none. None where the evidence holds no distribution.
@@ -35,7 +35,7 @@ def class_judge(evidence: Evidence, label_of: Ints, folds: Ints, classes: int) -
     return result
 
 
-def class_features(evidence: Evidence) -> Doubles:
+def class_features(evidence: Evidence) -> Reals:
     """Log opinions and embeddings ``(M, F)``."""
     parts = [np.log(np.clip(values.astype(np.float64), 1e-3, 1.0)) for _, values in evidence.opinions]
     if evidence.embeddings is not None:
@@ -43,7 +43,7 @@ def class_features(evidence: Evidence) -> Doubles:
     return np.column_stack(parts)
 
 
-def pooled_opinion(evidence: Evidence, classes: int) -> Float:
+def pooled_opinion(evidence: Evidence, classes: int) -> Reals:
     """Geometric mean of the opinions over the classes, normalised ``(M, K)``; negatives are left out."""
     total = np.zeros((len(evidence), classes))
     for _, values in evidence.opinions:
@@ -53,7 +53,7 @@ def pooled_opinion(evidence: Evidence, classes: int) -> Float:
     return np.asarray(p / p.sum(1, keepdims=True), np.float32)
 
 
-def fit_probe(x: Doubles, y: Ints):
+def fit_probe(x: Reals, y: Ints) -> tuple[Ints, Callable[[Reals], Reals]] | None:
     """Fit a multinomial logistic regression to classes with enough rows; None where fewer than two have them."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -72,7 +72,7 @@ def fit_probe(x: Doubles, y: Ints):
     return model.classes_, lambda values: model.predict_proba(scaler.transform(values))
 
 
-def blended(known: Doubles, raw: Float, seen: Ints) -> Float:
+def blended(known: Reals, raw: Reals, seen: Ints) -> Reals:
     """Spread the probe's probabilities over the classes it knows, and leave the others their raw share."""
     result = raw.copy()
     share = raw[:, seen].sum(1, keepdims=True)

@@ -18,7 +18,7 @@ from autolabel.truth import match_categories, match_images, read_coco
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Labels of a COCO file: pictures, class names, and how its ids map to places in both; ``notes`` say what was left out.
+    """Labels of a COCO file, and how its ids map to places in pictures and classes; ``notes`` say what was left out.
 
     ``image_of`` and ``class_of`` map the file's own ids.
     """
@@ -77,7 +77,15 @@ def read_labels(path: Path, pictures: Pictures | None = None, ontology: Ontology
                 f"({_some(ontology.names)}); name the classes alike, or add phrases to the recipe's classes"
             )
         _note(notes, "categories are no class of the run and were not judged", unmatched)
-    labels = _labels(path, data["annotations"], records, categories, image_of, class_of, pictures)
+    labels = _labels(
+        path,
+        data["annotations"],
+        records=records,
+        categories=categories,
+        image_of=image_of,
+        class_of=class_of,
+        pictures=pictures,
+    )
     return Audit(pictures, classes, labels, image_of, class_of, tuple(notes))
 
 
@@ -129,7 +137,7 @@ def read_results(
         boxes.append(_box(row, where))
         scores.append(float(score))
     if rows and not images:
-        raise UsageError(f"no detection of {path} is about an image and a category that are judged; check its ids")
+        raise UsageError(f"no detection of {path} is about a judged image and category; check its ids")
     order = np.lexsort((-np.array(scores), np.array(images, np.int64))) if images else np.zeros(0, np.int64)
     image = np.array(images, np.int64)[order]
     return Evidence(
@@ -145,6 +153,7 @@ def read_results(
 def _labels(
     path: Path,
     rows: Any,
+    *,
     records: Mapping[int, Any],
     categories: Mapping[int, str],
     image_of: Mapping[int, int],
@@ -227,8 +236,8 @@ def _check_sizes(path: Path, pictures: Pictures, records: Mapping[int, Any], ima
         stated = int(records[key].get("width") or width), int(records[key].get("height") or height)
         if stated != (width, height):
             raise UsageError(
-                f"{pictures.paths[place]!r} is {width}×{height} px in the run and {stated[0]}×{stated[1]} px in {path}; "
-                "the labels must be for the upright image at its full size"
+                f"{pictures.paths[place]!r} is {width}×{height} px in the run and {stated[0]}×{stated[1]} px in "
+                f"{path}; the labels must be for the upright image at its full size"
             )
 
 
@@ -242,11 +251,11 @@ def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
 def _box(row: Mapping[str, Any], where: str) -> list[float]:
     """Return xyxy px of an xywh ``bbox``."""
     box = row.get("bbox")
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-    if not numbers or not np.isfinite(box).all() or box[2] < 0 or box[3] < 0:  # type: ignore[index]
-        raise UsageError(f"{where}: bbox must be four finite numbers x, y, width, height in px, got {box!r}")
-    x, y, w, h = (float(value) for value in box)  # type: ignore[union-attr]
-    return [x, y, x + w, y + h]
+    if isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box):
+        x, y, w, h = map(float, box)
+        if np.isfinite([x, y, w, h]).all() and w >= 0 and h >= 0:
+            return [x, y, x + w, y + h]
+    raise UsageError(f"{where}: bbox must be four finite numbers x, y, width, height in px, got {box!r}")
 
 
 def _clipped(boxes_xyxy: Any, pictures: Pictures, image: Any) -> Any:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolabel.errors import UsageError
-from autolabel.quality.ragged import Flags, Ints
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Ints, Reals
 
 FEWEST = 20
 """Below this many judged labels, joint counts mean nothing; the opinions alone decide."""
@@ -25,21 +24,21 @@ class Verdicts:
     can be said: no flag is set.
     """
 
-    quality: Float
+    quality: Reals
     flagged: Flags
     suggested: Ints
     method: str
     circular: bool = False
 
 
-def confident_learning(labels: Ints, probabilities: Float, *, flags: int | None = None) -> Verdicts:
+def confident_learning(labels: Ints, probabilities: Reals, *, flags: int | None = None) -> Verdicts:
     """Judge labels ``(N,)`` by class probabilities ``(N, K)``; ``flags`` asks for that many, the worst, instead.
 
     Raises UsageError where shapes or ranges do not fit.
     """
     count, classes = _checked(labels, probabilities)
     suggested = probabilities.argmax(1).astype(np.int64) if count else np.zeros(0, np.int64)
-    own = probabilities[np.arange(count), labels].astype(np.float32) if count else np.zeros(0, np.float32)
+    own = _own(labels, probabilities)
     none = np.zeros(count, np.bool_)
     if classes < 2:
         return Verdicts(np.ones(count, np.float32), none, suggested, "one class: there is nothing to confuse it with")
@@ -57,11 +56,11 @@ def confident_learning(labels: Ints, probabilities: Float, *, flags: int | None 
     return Verdicts(own, _cleanlab(labels, probabilities), suggested, "confident learning (cleanlab)")
 
 
-def _cleanlab(labels: Ints, probabilities: Float) -> Flags:
+def _cleanlab(labels: Ints, probabilities: Reals) -> Flags:
     """Take cleanlab's flags, over the classes that some label has; its counts are undefined for the others."""
     seen = np.unique(labels)
     if len(seen) < 2:
-        return (probabilities.argmax(1) != labels) & (probabilities[np.arange(len(labels)), labels] < DISAGREEMENT / 2)
+        return np.asarray((probabilities.argmax(1) != labels) & (_own(labels, probabilities) < DISAGREEMENT / 2))
     place = np.zeros(probabilities.shape[1], np.int64)
     place[seen] = np.arange(len(seen))
     # What the other classes hold stays apart: a box that looks like an unused class is no proof of the given one.
@@ -76,7 +75,12 @@ def _cleanlab(labels: Ints, probabilities: Float) -> Flags:
         return np.asarray(find_label_issues(place[labels], narrow, n_jobs=1), np.bool_)
 
 
-def _in_batches(labels: Ints, probabilities: Float) -> Flags:
+def _own(labels: Ints, probabilities: Reals) -> Reals:
+    """Probability of each given label ``(N,)``."""
+    return np.asarray(probabilities[np.arange(len(labels)), labels], np.float32)
+
+
+def _in_batches(labels: Ints, probabilities: Reals) -> Flags:
     from cleanlab.experimental.label_issues_batched import find_label_issues_batched
 
     rows = find_label_issues_batched(labels, probabilities, batch_size=50_000, n_jobs=1, verbose=False)
@@ -85,14 +89,14 @@ def _in_batches(labels: Ints, probabilities: Float) -> Flags:
     return flagged
 
 
-def _ranked(labels: Ints, probabilities: Float) -> Ints:
+def _ranked(labels: Ints, probabilities: Reals) -> Ints:
     from cleanlab.rank import get_label_quality_scores
 
     scores = get_label_quality_scores(labels, np.asarray(probabilities, np.float64), method="normalized_margin")
     return np.argsort(scores, kind="stable").astype(np.int64)
 
 
-def _checked(labels: Ints, probabilities: Float) -> tuple[int, int]:
+def _checked(labels: Ints, probabilities: Reals) -> tuple[int, int]:
     if probabilities.ndim != 2 or len(labels) != len(probabilities):
         raise UsageError(f"probabilities must be (N, K) for N labels, got {probabilities.shape} for {len(labels)}")
     if not np.isfinite(probabilities).all() or (probabilities < 0).any():

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autolabel.geometry import box_areas
 from autolabel.quality.material import Labels
-from autolabel.quality.ragged import Flags, Ints, overlapping, pair_intersections
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Ints, Reals, overlapping, pair_intersections
 
 SAME_REGION = 0.8
 INSIDE = 0.95
@@ -22,7 +22,7 @@ class Conflicts:
 
     first: Ints
     second: Ints
-    quality: Float
+    quality: Reals
     flagged: Flags
     reasons: tuple[str, ...]
 
@@ -33,7 +33,7 @@ def find_conflicts(labels: Labels, images: int, names: tuple[str, ...]) -> Confl
     a, b, iou = overlapping(labels.boxes_xyxy, starts, labels.boxes_xyxy, starts, floor=_LEAST_SHARE * INSIDE)
     judged = (a < b) & ~labels.crowd[a] & ~labels.crowd[b] & ~(labels.human[a] & labels.human[b])
     a, b, iou = a[judged], b[judged], iou[judged]
-    areas = _areas(labels.boxes_xyxy)
+    areas = box_areas(labels.boxes_xyxy)
     smaller, larger = np.minimum(areas[a], areas[b]), np.maximum(areas[a], areas[b])
     inside = pair_intersections(labels.boxes_xyxy[a], labels.boxes_xyxy[b]) / np.maximum(smaller, 1e-9)
     same = labels.label[a] == labels.label[b]
@@ -42,24 +42,18 @@ def find_conflicts(labels: Labels, images: int, names: tuple[str, ...]) -> Confl
     found = region | nested
     a, b, iou, same, region = a[found], b[found], iou[found], same[found], region[found]
     share = (smaller / np.maximum(larger, 1e-9))[found]
+    value = np.where(region, iou, share)
     reasons = tuple(
-        _reason(names, labels, int(i), int(j), bool(r), bool(s), float(v))
-        for i, j, r, s, v in zip(a, b, region, same, np.where(region, iou, share), strict=True)
+        _reason(names, labels, (int(a[i]), int(b[i])), bool(region[i]), float(value[i])) for i in range(len(a))
     )
     quality = np.where(region, 1 - iou, 1 - share * 0.8).astype(np.float32)
     return Conflicts(a, b, quality, region | (share >= 0.5), reasons)
 
 
-def _reason(names: tuple[str, ...], labels: Labels, i: int, j: int, region: bool, same: bool, value: float) -> str:
-    first, second = names[labels.label[i]], names[labels.label[j]]
-    if region and same:
+def _reason(names: tuple[str, ...], labels: Labels, pair: tuple[int, int], region: bool, value: float) -> str:
+    first, second = (names[labels.label[row]] for row in pair)
+    if region and first == second:
         return f"{first} is labelled twice in one place (IoU {value:.2f})"
     if region:
         return f"one region is both {first} and {second} (IoU {value:.2f})"
     return f"a {first} box lies inside another, {value:.0%} of its size"
-
-
-def _areas(boxes_xyxy: Float) -> Float:
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None)
-    areas: Float = sides[:, 0] * sides[:, 1]
-    return areas

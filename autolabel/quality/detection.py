@@ -1,7 +1,7 @@
 """Errors of boxes: overlooked, location, swap, spurious.
 
 Quality is one minus the posterior probability of the error. The comparison that yields it is fitted to errors planted
-in the labels of other images (`plant`), with the share of errors estimated from the labels at hand.
+in the labels of other images (`lessons`), with the share of errors estimated from the labels at hand.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.quality.calibrate import Curve, Doubles, folds_of, logit
+from autolabel.quality.calibrate import FOLDS, Curve, folds_of
+from autolabel.quality.lessons import candidates, lessons_of
 from autolabel.quality.material import Labels, Pictures
-from autolabel.quality.opinions import MATCH_IOU, Opinions, unexplained
-from autolabel.quality.plant import INVENTED, RATE, SHIFTED, SWAPPED, Planted, plant
-from autolabel.quality.ragged import Flags, Ints, best_of, overlapping
+from autolabel.quality.opinions import MATCH_IOU, Opinions
+from autolabel.quality.plant import INVENTED, RATE, SHIFTED, SWAPPED
+from autolabel.quality.ragged import Flags, Ints, Reals
 from autolabel.quality.support import Support, support_of
 
 KINDS = {"swap": SWAPPED, "location": SHIFTED, "spurious": INVENTED}
-_PLANTED_ROWS = 4_000
-_MOST_ROUNDS = 8
-_MOST_TAUGHT = 6_000
+_MOST_SHARE = 0.25
 _RECALLS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -28,7 +27,7 @@ _RECALLS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 class BoxScores:
     """Posterior probability ``(N,)`` of each kind of error, the share of it in these labels, and the evidence used."""
 
-    error: dict[str, Doubles]
+    error: dict[str, Reals]
     share: dict[str, float]
     support: Support
 
@@ -38,132 +37,93 @@ class Overlooked:
     """Evidence rows ``(C,)`` with no label, and the probability that an object was overlooked there."""
 
     rows: Ints
-    error: Doubles
+    error: Reals
     share: float
 
 
 def score_boxes(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int = 0) -> tuple[BoxScores, Overlooked]:
-    """Judge every label and every piece of evidence without one."""
+    """Judge every label and every piece of evidence without one, by comparisons fitted to other images."""
     support = support_of(labels, opinions, pictures)
-    free_rows, free_x = candidates(labels, opinions, pictures)
-    rounds = list(_rounds(labels, pictures, opinions, seed))
-    folds = folds_of(labels.image)
-    ratio = {kind: np.zeros(len(labels)) for kind in KINDS}
-    planted_ratio: dict[str, list[Doubles]] = {kind: [] for kind in (*KINDS, "overlooked")}
-    free_folds = folds_of(opinions.evidence.image[free_rows])
-    free_ratio = np.zeros(len(free_rows))
-    x, kind_of, row_folds, classes = (np.concatenate([r[i] for r in rounds]) for i in range(4))
-    ox, lost, lost_folds, lost_class = (np.concatenate([r[i] for r in rounds]) for i in range(4, 8))
-    free_class = opinions.evidence.label[free_rows]
-    for fold in range(int(max(folds.max(initial=0), row_folds.max(initial=0), free_folds.max(initial=0))) + 1):
-        mine, here = folds == fold, row_folds == fold
-        for kind, code in KINDS.items():
-            chosen = (~here) & ((kind_of == code) | (kind_of == 0))
-            curve, prior = _fit(x[chosen], kind_of[chosen] == code, classes[chosen], opinions.classes)
-            ratio[kind][mine] = curve.log_odds(support.features[mine], labels.label[mine]) - prior
-            held = here & (kind_of == code)
-            planted_ratio[kind].append(curve.log_odds(x[held], classes[held]) - prior)
-        others, mine = lost_folds != fold, free_folds == fold
-        curve, prior = _fit(ox[others], lost[others], lost_class[others], opinions.classes)
-        free_ratio[mine] = curve.log_odds(free_x[mine], free_class[mine]) - prior
-        held = (lost_folds == fold) & lost
-        planted_ratio["overlooked"].append(curve.log_odds(ox[held], lost_class[held]) - prior)
-    share = {kind: mixture_share(ratio[kind], np.concatenate(planted_ratio[kind])) for kind in KINDS}
+    rows, free = candidates(labels, opinions, pictures)
+    lessons = lessons_of(labels, opinions, pictures, seed)
+    fold, free_fold = folds_of(labels.image), folds_of(opinions.evidence.image[rows])
+    free_label = opinions.evidence.label[rows]
+    ratio: dict[str, Reals] = {}
+    share: dict[str, float] = {}
+    for kind, code in KINDS.items():
+        compared = (lessons.kind == code) | (lessons.kind == 0)
+        lesson = _Lesson(
+            lessons.features[compared],
+            lessons.kind[compared] == code,
+            lessons.fold[compared],
+            lessons.label[compared],
+        )
+        ratio[kind], planted = _compare(lesson, support.features, fold, labels.label, opinions.classes)
+        share[kind] = mixture_share(ratio[kind], planted)
+    lesson = _Lesson(lessons.free_features, lessons.lost, lessons.free_fold, lessons.free_label)
+    lost, planted = _compare(lesson, free, free_fold, free_label, opinions.classes)
+    lost_share = mixture_share(lost, planted)
     # The labels that the planted errors are compared with hold real errors too: share · ratio is their posterior.
     raw = {kind: np.exp(np.clip(ratio[kind], -20, 20)) * share[kind] for kind in KINDS}
-    room = np.asarray(sum(raw.values())) / saturated(sum(raw.values()))
+    total = np.sum(list(raw.values()), axis=0)
+    room = np.maximum(total, 1e-12) / saturated(total)
     error = {kind: values / room for kind, values in raw.items()}
-    base = mixture_share(free_ratio, np.concatenate(planted_ratio["overlooked"]))
-    lost_error = saturated(np.exp(np.clip(free_ratio, -20, 20)) * base)
-    return BoxScores(error, share, support), Overlooked(free_rows, lost_error, base)
+    found = Overlooked(rows, saturated(np.exp(np.clip(lost, -20, 20)) * lost_share), lost_share)
+    return BoxScores(error, share, support), found
 
 
 def raw_scores(labels: Labels, opinions: Opinions, pictures: Pictures) -> tuple[BoxScores, Overlooked]:
     """Judge by the evidence's own scores, where there are too few labels to learn from."""
     support = support_of(labels, opinions, pictures)
-    place, iou, count = support.place, support.iou, len(labels)
-    found = place >= 0
-    there = np.where(found, opinions.object[place], 0.0) if len(opinions.evidence) else np.zeros(count)
-    mine = np.where(found, opinions.of_class(place, labels.label), 0.0) if len(opinions.evidence) else np.zeros(count)
-    swap = np.where(iou >= MATCH_IOU, there * (1 - mine), 0.0)
-    location = np.where((iou >= 0.2) & (iou < MATCH_IOU), there * mine, 0.0)
-    # Evidence that saw nothing is weak evidence: detectors miss things.
-    spurious = np.where(iou < 0.2, 0.6, 0.0) if len(opinions.evidence) else np.zeros(count)
-    rows, _ = candidates(labels, opinions, pictures)
-    error = {"swap": swap, "location": location, "spurious": spurious}
-    return BoxScores(error, {}, support), Overlooked(rows, opinions.object[rows].astype(np.float64), RATE)
+    place, iou = support.place, support.iou
+    there, mine = np.zeros(len(labels)), np.zeros(len(labels))
+    rows = np.flatnonzero(place >= 0)
+    there[rows] = opinions.object[place[rows]]
+    mine[rows] = opinions.of_class(place[rows], labels.label[rows])
+    error: dict[str, Reals] = {
+        "swap": np.where(iou >= MATCH_IOU, there * (1 - mine), 0.0),
+        "location": np.where((iou >= 0.2) & (iou < MATCH_IOU), there * mine, 0.0),
+        # Nothing seen is weak evidence: detectors miss things.
+        "spurious": np.where(iou < 0.2, 0.6, 0.0),
+    }
+    free, _ = candidates(labels, opinions, pictures)
+    return BoxScores(error, {}, support), Overlooked(free, opinions.object[free], RATE)
 
 
-def candidates(labels: Labels, opinions: Opinions, pictures: Pictures) -> tuple[Ints, Doubles]:
-    """Evidence rows without a label, the best of each spot, and what is known of them ``(C, F)``."""
-    evidence, images = opinions.evidence, len(pictures)
-    free, any_iou, same_iou = unexplained(evidence, labels, images)
-    kept = free & ~_shadowed(opinions, images)
-    rows = np.flatnonzero(kept)
-    z = logit(opinions.object[rows], 0.001)
-    size = np.log(
-        np.maximum(_sides(evidence.boxes_xyxy[rows]), 1) / np.sqrt(pictures.sizes_wh.prod(1))[evidence.image[rows]]
-    )
-    x = np.column_stack(
-        [z, z * z, any_iou[rows], same_iou[rows], same_iou[rows] > 0.1, logit(opinions.certain[rows]), size]
-    )
-    return rows, x.astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """Rows of planted errors and of labels as they are: features, which is which, fold and class."""
+
+    x: Reals
+    error: Flags
+    fold: Ints
+    label: Ints
 
 
-def _shadowed(opinions: Opinions, images: int) -> Flags:
-    """Evidence that a likelier box of the same spot speaks for."""
-    evidence = opinions.evidence
-    starts = evidence.starts(images)
-    a, b, _ = overlapping(evidence.boxes_xyxy, starts, evidence.boxes_xyxy, starts, floor=MATCH_IOU)
-    better = (opinions.object[b] > opinions.object[a]) | ((opinions.object[b] == opinions.object[a]) & (b < a))
-    return best_of(a[better], np.ones(int(better.sum()), np.float32), len(evidence)) > 0
+def _compare(lesson: _Lesson, x: Reals, fold: Ints, label: Ints, classes: int) -> tuple[Reals, Reals]:
+    """Log likelihood ratios of rows ``(N,)`` and of the planted errors, each from a fit on the other folds."""
+    ratio, planted = np.zeros(len(x)), [np.zeros(0)]
+    for number in range(FOLDS):
+        mine, here = fold == number, lesson.fold == number
+        if not mine.any() and not here.any():
+            continue
+        taught = ~here if (~here).any() else here
+        curve = Curve.fit(lesson.x[taught], lesson.error[taught], lesson.label[taught], classes)
+        errors = int(lesson.error[taught].sum())
+        prior = np.log((errors + 0.5) / (int(taught.sum()) - errors + 0.5))
+        ratio[mine] = curve.log_odds(x[mine], label[mine]) - prior
+        held = here & lesson.error
+        planted.append(curve.log_odds(lesson.x[held], lesson.label[held]) - prior)
+    return ratio, np.concatenate(planted)
 
 
-def _rounds(labels: Labels, pictures: Pictures, opinions: Opinions, seed: int):
-    count = int(np.clip(np.ceil(_PLANTED_ROWS / max(len(labels) * RATE * 3, 1)), 1, _MOST_ROUNDS))
-    for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        planted = plant(labels, pictures, opinions.classes, rng)
-        made = planted.labels
-        support = support_of(made, opinions, pictures)
-        rows, x = candidates(made, opinions, pictures)
-        lost = _lost(planted, labels, opinions, rows, len(pictures))
-        taught = ~made.crowd
-        yield (
-            support.features[taught],
-            planted.kind[taught],
-            folds_of(made.image[taught]),
-            made.label[taught],
-            x,
-            lost,
-            folds_of(opinions.evidence.image[rows]),
-            opinions.evidence.label[rows],
-        )
-
-
-def _lost(planted: Planted, labels: Labels, opinions: Opinions, rows: Ints, images: int) -> Flags:
-    """Tell which candidates lie where a label was dropped."""
-    gone = planted.dropped
-    dropped = labels.boxes_and_classes(labels.image[gone], labels.boxes_xyxy[gone], labels.label[gone])
-    evidence = opinions.evidence
-    free = evidence.take(rows)
-    _, e, iou = overlapping(dropped.boxes_xyxy, dropped.starts(images), free.boxes_xyxy, free.starts(images))
-    return best_of(e, iou, len(rows)) >= MATCH_IOU
-
-
-def _fit(x: Doubles, y: Flags, classes: Ints, count: int) -> tuple[Curve, float]:
-    """Fit a comparison; return it with the log odds of its training rows, to be taken off."""
-    prior = float(np.log((y.sum() + 0.5) / ((~y).sum() + 0.5)))
-    return Curve.fit(x, y, classes, count), prior
-
-
-def saturated(values: Doubles) -> Doubles:
+def saturated(values: Reals) -> Reals:
     """Bend estimates of a probability ``(N,)`` that come out over 1 below it, so that their order stays."""
     x = np.maximum(np.asarray(values, np.float64), 1e-12)
     return np.asarray((1 + x**-3.0) ** (-1 / 3))
 
 
-def mixture_share(ratios: Doubles, planted: Doubles) -> float:
+def mixture_share(ratios: Reals, planted: Reals) -> float:
     """Share of errors in the labels at hand, from the log likelihood ratios of labels and of planted errors.
 
     If a share s of the labels were errors like the planted ones, then at least s times the planted errors' rate would
@@ -173,9 +133,4 @@ def mixture_share(ratios: Doubles, planted: Doubles) -> float:
         return RATE
     recalls = np.array(_RECALLS)
     over = np.array([(ratios >= t).sum() + 1 for t in np.quantile(planted, 1 - recalls)])
-    return float(np.clip((over / len(ratios) / recalls).min(), 0.002, 0.5))
-
-
-def _sides(boxes_xyxy):
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None)
-    return np.sqrt(sides[:, 0] * sides[:, 1])
+    return float(np.clip((over / len(ratios) / recalls).min(), 0.002, _MOST_SHARE))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autolabel.quality.material import Evidence, Labels, Pictures
-from autolabel.quality.ragged import Flags
-from autolabel.types import Correction, Float
+from autolabel.quality.ragged import Flags, Ints, Reals
+from autolabel.types import Correction, Mask
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
@@ -22,7 +22,7 @@ class RunEvidence:
     """Proposals of a run as evidence; ``negative`` ``(M,)`` is the classifier's probability of any negative."""
 
     evidence: Evidence
-    negative: Float
+    negative: Reals
 
 
 def pictures_of(run: Run) -> Pictures:
@@ -36,12 +36,19 @@ def pictures_of(run: Run) -> Pictures:
 
 
 def labels_of_run(run: Run) -> Labels:
-    """Read a run's effective labels; a region that a person deleted is kept as a crowd of no class, not to be judged."""
+    """Read a run's effective labels; a region that a person deleted is kept as a crowd of no class, never judged."""
     deleted: dict[str, list[Correction]] = {}
     for correction in run.corrections():
         if correction.action == "deleted" and correction.effective and correction.before_box is not None:
             deleted.setdefault(correction.path, []).append(correction)
-    image, boxes, label, ids, human, crowd, shapes, scores = ([] for _ in range(8))  # type: Any
+    image: list[int] = []
+    boxes: list[tuple[float, ...]] = []
+    label: list[int] = []
+    ids: list[str] = []
+    human: list[bool] = []
+    crowd: list[bool] = []
+    shapes: list[Mask | None] = []
+    scores: list[float] = []
     for place, item in enumerate(run):
         for one in item.annotations:
             image.append(place)
@@ -84,7 +91,12 @@ def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence
     """Read all proposals: both opinions over the run's classes, embeddings and mask scores."""
     known, classes = len(run.ontology.classes), len(run.labels.classes)
     place_of = {path: place for place, path in enumerate(pictures.paths)}
-    image, boxes, scores, probs, embeddings, mask_scores = ([] for _ in range(6))  # type: Any
+    image: list[Ints] = []
+    boxes: list[Reals] = []
+    scores: list[Reals] = []
+    probs: list[Reals] = []
+    embeddings: list[Reals] = []
+    mask_scores: list[Reals] = []
     shapes: list[Any] = []
     for one in run.proposals():
         count = len(one.boxes_xyxy)

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autolabel.quality.calibrate import Reliability, reliability
+from autolabel.quality.calibrate import reliability
 from autolabel.quality.confident import confident_learning
-from autolabel.quality.conflicts import find_conflicts
 from autolabel.quality.detection import KINDS, BoxScores, Overlooked, raw_scores, score_boxes
-from autolabel.quality.masks import as_mask, mask_iou, mask_quality
+from autolabel.quality.further import add_conflicts, add_masks, add_outliers, add_pictures
 from autolabel.quality.material import Labels
 from autolabel.quality.opinions import MATCH_IOU, Opinions, opinions_of, raw_opinions
-from autolabel.quality.outliers import find_outliers
 from autolabel.quality.own import class_probabilities, independent, own_proposal, score_own
-from autolabel.quality.pictures import PictureIssue, find_picture_issues
-from autolabel.quality.ragged import Flags, Ints
-from autolabel.quality.table import IssueRows
-from autolabel.types import Box, Float
+from autolabel.quality.ragged import Flags, Ints, Reals
+from autolabel.quality.table import IssueRows, Judged
 
 if TYPE_CHECKING:
     from autolabel.quality.noise import Material, NoiseOptions
 
 FEWEST_LABELS = 50
 FEWEST_IMAGES = 10
-_LIKELY = 0.5
-
-
-@dataclass(slots=True)
-class Judged:
-    """Issues, quality of each label by kind ``(N,)`` (NaN: not judged), reliability curves, shares of error, notes."""
-
-    issues: IssueRows
-    qualities: dict[str, Float] = field(default_factory=dict)
-    curves: dict[str, Reliability] = field(default_factory=dict)
-    shares: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+_LIKELY = 0.4
+_SURE = 0.3
 
 
 def judge(material: Material, options: NoiseOptions, on_step: Callable[[str], None]) -> Judged:
@@ -62,16 +47,16 @@ def judge(material: Material, options: NoiseOptions, on_step: Callable[[str], No
         _by_other_opinion(material, judged, open_, own, boxes=not len(material.evidence))
         if embeddings is None:
             evidence_rows, embeddings = own, material.own.evidence.embeddings
-    _conflicts(material, judged)
+    add_conflicts(material, judged)
     if evidence_rows is not None and embeddings is not None:
         on_step("outliers")
-        _outliers(material, judged, open_, evidence_rows, embeddings)
+        add_outliers(material, judged, open_, evidence_rows, embeddings)
     if options.masks and labels.shapes is not None:
         on_step("masks")
-        _masks(material, judged, open_, evidence_rows)
+        add_masks(material, judged, open_, evidence_rows)
     if options.images:
         on_step("pictures")
-        _pictures(material, judged)
+        add_pictures(material, judged)
     return judged
 
 
@@ -81,8 +66,8 @@ def _by_evidence(material: Material, options: NoiseOptions, judged: Judged, open
     if min(len(labels), len(evidence)) < FEWEST_LABELS or len(pictures) < FEWEST_IMAGES:
         judged.notes.append(
             f"{len(labels)} labels of {len(pictures)} images and {len(evidence)} boxes of evidence are too few to "
-            f"calibrate (at least {FEWEST_LABELS} and {FEWEST_IMAGES} are needed): the evidence's own scores were taken "
-            "as probabilities"
+            f"calibrate (at least {FEWEST_LABELS} and {FEWEST_IMAGES} are needed): the evidence's own scores were "
+            "taken as probabilities"
         )
         opinions = raw_opinions(evidence, classes)
         boxes, overlooked = raw_scores(labels, opinions, pictures)
@@ -96,9 +81,11 @@ def _by_evidence(material: Material, options: NoiseOptions, judged: Judged, open
     _overlooked_issues(material, judged, opinions, overlooked)
     place = np.where(boxes.support.iou >= MATCH_IOU, boxes.support.place, -1)
     if material.own is None:
+        # A class is asked only of evidence that is likely to be about an object at all.
         rows = np.flatnonzero(open_ & (place >= 0))
+        rows = rows[opinions.object[place[rows]] >= _SURE]
         who = " and ".join(name for name, _ in evidence.opinions) or ", ".join(evidence.names)
-        _label_issues(judged, labels, names, rows, opinions.distribution(place[rows]), who)
+        _label_issues(judged, labels, names, rows, probabilities=opinions.distribution(place[rows]), who=who)
     return place
 
 
@@ -154,9 +141,7 @@ def _overlooked_issues(material: Material, judged: Judged, opinions: Opinions, o
         evidence.image[rows],
         (1 - overlooked.error).astype(np.float32),
         overlooked.error >= _LIKELY,
-        lambda row: (
-            f"a {material.names[label[row]]} was seen here ({sure[row]:.0%} sure of an object) and has no label"
-        ),
+        lambda row: f"a {material.names[label[row]]} was seen here ({sure[row]:.0%} sure) and has no label",
         suggested=label,
         boxes_xyxy=evidence.boxes_xyxy[rows],
     )
@@ -176,10 +161,10 @@ def _by_other_opinion(material: Material, judged: Judged, open_: Flags, own: Int
     else:
         rows = np.flatnonzero(open_ & (own >= 0))
         who = " and ".join(name for name, _ in other.opinions)
-        _label_issues(judged, labels, names, rows, probabilities[own[rows]], who)
+        _label_issues(judged, labels, names, rows, probabilities=probabilities[own[rows]], who=who)
     if not boxes:
         return
-    scores = score_own(labels, material.own, own, material.pictures, len(names), material.assign)
+    scores = score_own(labels, material.own, own, material.pictures, classes=len(names), assign=material.assign)
     judged.notes.append(
         "swap and location need evidence from elsewhere (--evidence): the detector does not judge its own boxes"
     )
@@ -218,7 +203,7 @@ def _by_other_opinion(material: Material, judged: Judged, open_: Flags, own: Int
 
 
 def _label_issues(
-    judged: Judged, labels: Labels, names: tuple[str, ...], rows: Ints, probabilities: Float, who: str
+    judged: Judged, labels: Labels, names: tuple[str, ...], rows: Ints, *, probabilities: Reals, who: str
 ) -> None:
     given = labels.label[rows]
     verdicts = confident_learning(given, probabilities)
@@ -235,7 +220,8 @@ def _label_issues(
         first, second = int(verdicts.suggested[row]), int(given[row])
         if first == second:
             return f"{who}: {names[second]} at {verdicts.quality[row]:.0%} only"
-        return f"{who}: {names[first]} ({probabilities[row, first]:.0%}) rather than {names[second]} ({verdicts.quality[row]:.0%})"
+        sure, given_sure = probabilities[row, first], verdicts.quality[row]
+        return f"{who}: {names[first]} ({sure:.0%}) rather than {names[second]} ({given_sure:.0%})"
 
     judged.issues.add(
         "label",
@@ -245,109 +231,4 @@ def _label_issues(
         reason,
         ids=[labels.ids[row] for row in rows],
         suggested=np.where(verdicts.suggested == given, -1, verdicts.suggested),
-    )
-
-
-def _conflicts(material: Material, judged: Judged) -> None:
-    labels = material.labels
-    found = find_conflicts(labels, len(material.pictures), material.names)
-    judged.issues.add(
-        "conflict",
-        labels.image[found.first],
-        found.quality,
-        found.flagged,
-        lambda row: found.reasons[row],
-        ids=[labels.ids[row] for row in found.first],
-        related=lambda row: [labels.ids[found.second[row]]],
-    )
-
-
-def _outliers(material: Material, judged: Judged, open_: Flags, place: Ints, embeddings: Float) -> None:
-    labels = material.labels
-    rows = np.flatnonzero(open_ & (place >= 0))
-    found = find_outliers(embeddings[place[rows]])
-    if found is None:
-        judged.notes.append(f"{len(rows)} embeddings are too few to look for outliers")
-        return
-    quality, flagged = found
-    judged.issues.add(
-        "outlier",
-        labels.image[rows],
-        np.where(flagged, quality, 1.0),
-        flagged,
-        lambda row: f"this {material.names[labels.label[rows[row]]]} looks like no other region",
-        ids=[labels.ids[row] for row in rows],
-    )
-
-
-def _masks(material: Material, judged: Judged, open_: Flags, place: Ints | None) -> None:
-    labels, pictures = material.labels, material.pictures
-    assert labels.shapes is not None
-    rows, masks = [], []
-    for row in np.flatnonzero(open_):
-        width, height = (int(value) for value in pictures.sizes_wh[labels.image[row]])
-        mask = as_mask(labels.shapes[row], (width, height))
-        if mask is not None:
-            rows.append(int(row))
-            masks.append(mask)
-    agreement: dict[int, float] = {}
-    others = material.evidence.masks
-    if others is not None and place is not None:
-        compared = [(i, other) for i, row in enumerate(rows) if place[row] >= 0 and (other := others[place[row]])]
-        values = mask_iou([(masks[i], other) for i, other in compared])
-        usual = _usual([labels.label[rows[i]] for i, _ in compared], values)
-        agreement = {
-            i: float(value / max(usual[labels.label[rows[i]]], 0.05))
-            for (i, _), value in zip(compared, values, strict=True)
-        }
-    quality = np.full(len(labels), np.nan, np.float32)
-    flagged, reasons = np.zeros(len(labels), np.bool_), {}
-    for i, (row, mask) in enumerate(zip(rows, masks, strict=True)):
-        score = None if labels.mask_scores is None else float(labels.mask_scores[row])
-        found = mask_quality(mask, Box(*labels.boxes_xyxy[row].tolist()), score, agreement.get(i))
-        quality[row], flagged[row], reasons[row] = found.quality, found.flagged, found.reason
-    judged.qualities["mask"] = quality
-    judged.issues.add(
-        "mask",
-        labels.image,
-        np.where(flagged, quality, 1.0),
-        flagged,
-        lambda row: reasons[row],
-        ids=labels.ids,
-    )
-
-
-def _usual(classes: list[int], values: Float) -> dict[int, float]:
-    """Median agreement of each class: thin things agree less than round ones."""
-    return {k: float(np.median(values[[c == k for c in classes]])) for k in set(classes)}
-
-
-def _pictures(material: Material, judged: Judged) -> None:
-    if material.read is None:
-        judged.notes.append("pictures were not read (no run and no --images): duplicates and image problems not judged")
-        return
-    try:
-        found, unread = find_picture_issues(material.pictures, material.read)
-    except ImportError:
-        judged.notes.append(
-            'pictures were not judged: cleanvision is not installed; pip install "autolabel-vision[noise]"'
-        )
-        return
-    if unread:
-        judged.notes.append(f"{unread} pictures could not be read and were not judged")
-    by_kind: dict[str, list[PictureIssue]] = {}
-    for issue in found:
-        by_kind.setdefault(issue.kind, []).append(issue)
-    for kind, issues in by_kind.items():
-        _add_pictures(judged, kind, issues)
-
-
-def _add_pictures(judged: Judged, kind: str, issues: list[PictureIssue]) -> None:
-    judged.issues.add(
-        kind,
-        np.array([issue.place for issue in issues]),
-        np.array([issue.quality for issue in issues]),
-        np.array([issue.flagged for issue in issues]),
-        lambda row: issues[row].reason,
-        related=lambda row: issues[row].related,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autolabel.quality.runs import crop_of, runs_of
 from autolabel.types import Box, Mask
 
 _LEAST_FIT = 0.5
@@ -99,8 +100,11 @@ def _defects(mask: Mask, around: Box) -> tuple[float, float]:
     import cv2
 
     x0, y0, x1, y1 = (int(v) for v in (around.x_min, around.y_min, around.x_max, around.y_max))
-    crop = np.pad(mask.decode()[y0:y1, x0:x1], 1).astype(np.uint8)
-    total = float(crop.sum())
+    runs = runs_of(mask)
+    if len(runs[0]) == x1 - x0:
+        return 0.0, 0.0  # one run in each column leaves no room for a hole, and is one piece or nearly so
+    crop = np.pad(crop_of(mask, runs, (x0, y0, x1, y1)), 1)
+    total = float((runs[1] - runs[0]).sum())
     count, _, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
     parts = stats[1:, cv2.CC_STAT_AREA]
     specks = float(parts[parts < _SPECK * parts.max()].sum()) if count > 2 else 0.0

@@ -10,12 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autolabel.quality.ragged import Flags, Ints, starts_of
+from autolabel.quality.ragged import Flags, Ints, Reals, starts_of
 from autolabel.types import Float, Mask
-
-Half = NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Labels:
     human: Flags
     crowd: Flags
     shapes: Sequence[Any] | None = None
-    mask_scores: Float | None = None
+    mask_scores: Reals | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -54,29 +51,29 @@ class Labels:
         """Where each image's labels begin, ``(images + 1,)``."""
         return starts_of(self.image, images)
 
-    def boxes_and_classes(self, image: Ints, boxes_xyxy: Float, label: Ints) -> Labels:
+    def with_boxes(self, image: Ints, boxes_xyxy: Float, label: Ints, crowd: Flags | None = None) -> Labels:
         """Return bare labels with other contents, for arithmetic."""
         none = np.zeros(len(image), np.bool_)
-        return Labels(image, boxes_xyxy, label, (), none, none)
+        return Labels(image, boxes_xyxy, label, (), none, none if crowd is None else crowd)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """M boxes that something other than the labels' maker saw: image, likeliest class and its score ``(M,)``.
 
-    ``opinions`` are named class distributions ``(M, K)`` (not normalised), ``embeddings`` ``(M, D)``. ``source`` ``(M,)``
-    numbers the places it came from, named in ``names``: their scores are on scales of their own.
+    ``opinions`` are named class distributions ``(M, K)`` (not normalised), ``embeddings`` ``(M, D)``. ``source``
+    ``(M,)`` numbers the places it came from, named in ``names``: their scores are on scales of their own.
     """
 
     image: Ints
     boxes_xyxy: Float
     label: Ints
-    score: Float
+    score: Reals
     source: Ints
     names: tuple[str, ...]
-    opinions: tuple[tuple[str, Half], ...] = ()
-    embeddings: Half | None = None
-    mask_score: Float | None = None
+    opinions: tuple[tuple[str, Reals], ...] = ()
+    embeddings: Reals | None = None
+    mask_score: Reals | None = None
     masks: Sequence[Mask | None] | None = None
 
     def __len__(self) -> int:
@@ -144,7 +141,7 @@ def joined(parts: Sequence[Evidence], classes: int) -> Evidence:
     )
 
 
-def _opinion(part: Evidence, number: int, classes: int) -> Half:
+def _opinion(part: Evidence, number: int, classes: int) -> Reals:
     if number < len(part.opinions):
         return part.opinions[number][1]
     own = np.clip(part.score, 0.05, 0.95)
@@ -154,9 +151,9 @@ def _opinion(part: Evidence, number: int, classes: int) -> Half:
     return values.astype(np.float16)
 
 
-def _embedding(part: Evidence, depth: int) -> Half:
+def _embedding(part: Evidence, depth: int) -> Reals:
     return part.embeddings if part.embeddings is not None else np.zeros((len(part), depth), np.float16)
 
 
-def _mask_score(part: Evidence) -> Float:
+def _mask_score(part: Evidence) -> Reals:
     return part.mask_score if part.mask_score is not None else np.full(len(part), np.nan, np.float32)

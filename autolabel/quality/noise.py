@@ -24,10 +24,10 @@ from autolabel.quality.from_run import (
     pictures_of,
     reviewed_images,
 )
-from autolabel.quality.judge import Judged, judge
+from autolabel.quality.judge import judge
 from autolabel.quality.material import Evidence, Labels, Pictures, joined
 from autolabel.quality.ragged import Flags
-from autolabel.quality.table import IssueRows, quality_table
+from autolabel.quality.table import IssueRows, Judged, quality_table
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
@@ -90,8 +90,8 @@ def find_noise(
 ) -> NoiseResult:
     """Judge a run's labels, or those of a COCO file, and write ``issues.parquet`` and ``quality.parquet``.
 
-    ``out`` is the folder to write to: the run's own, or one beside the labels where there is no run. ``images`` is where
-    the pictures of a COCO file lie, where there is no run. Raises UsageError for files that do not fit.
+    ``out`` is the folder to write to: the run's own, or one beside the labels where there is no run. ``images`` is
+    where the pictures of a COCO file lie, when there is no run. Raises UsageError for files that do not fit.
     """
     started = time.perf_counter()
     options = options or NoiseOptions()
@@ -132,7 +132,7 @@ def write_tables(folder: Path, issues: pa.Table, qualities: pa.Table, notes: dic
 
 
 def read_quality(folder: Path) -> pa.Table:
-    """Read the quality of every judged label: a row each with ``annotation_id``, a column for each kind, null: not judged."""
+    """Read the quality of every label: a row each with ``annotation_id``, a column for each kind (null: not judged)."""
     path = folder / QUALITY_FILE
     if not path.is_file():
         raise UsageError(f"{folder} has no {QUALITY_FILE}; make it with: autolabel noise")

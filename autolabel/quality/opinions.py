@@ -1,20 +1,20 @@
 """What the evidence says in probabilities: is there an object (of any class), and of which class.
 
-Labels and evidence are two opinions. Where they agree is what calibrates the evidence: the share of evidence boxes with
-a label under them, by score and class, cross-fitted by image. Most labels are right, so this share is close to the truth.
+Labels and evidence are two opinions. Where they agree is what calibrates the evidence: the share of evidence boxes
+with a label under them, by score and class, cross-fitted by image. Most labels are right, so it is close to the truth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.quality.calibrate import Doubles, Reliability, cross_fit, folds_of, logit, reliability, sigmoid
+from autolabel.geometry import box_areas
+from autolabel.quality.calibrate import Reliability, cross_fit, folds_of, logit, reliability, sigmoid
 from autolabel.quality.classes import class_judge, pooled_opinion
 from autolabel.quality.material import Evidence, Labels, Pictures
-from autolabel.quality.ragged import Flags, Ints, best_of, best_place, overlapping
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Ints, Reals, best_of, best_place, overlapping, pair_intersections
 
 MATCH_IOU = 0.5
 
@@ -28,20 +28,31 @@ class Opinions:
     """
 
     evidence: Evidence
-    object: Float
-    certain: Float
-    judged: Float | None
+    object: Reals
+    certain: Reals
+    judged: Reals | None
     classes: int
     curve: Reliability | None
 
-    def of_class(self, rows: Ints, classes: Ints) -> Float:
+    def take(self, rows: Ints) -> Opinions:
+        """Return chosen rows."""
+        judged = None if self.judged is None else self.judged[rows]
+        return replace(
+            self,
+            evidence=self.evidence.take(rows),
+            object=self.object[rows],
+            certain=self.certain[rows],
+            judged=judged,
+        )
+
+    def of_class(self, rows: Ints, classes: Ints) -> Reals:
         """P(class | object) ``(P,)`` of evidence rows for a class each."""
         if self.judged is not None:
-            return self.judged[rows, np.maximum(classes, 0)]
+            return np.asarray(self.judged[rows, np.maximum(classes, 0)])
         rest = (1 - self.certain[rows]) / max(self.classes - 1, 1)
         return np.where(self.evidence.label[rows] == classes, self.certain[rows], rest).astype(np.float32)
 
-    def of_another(self, rows: Ints, classes: Ints) -> tuple[Float, Ints]:
+    def of_another(self, rows: Ints, classes: Ints) -> tuple[Reals, Ints]:
         """P of the likeliest class other than the given one ``(P,)``, and that class."""
         if self.judged is not None:
             order = np.argsort(-self.judged, axis=1)[:, :2]
@@ -52,7 +63,7 @@ class Opinions:
         rest = (1 - self.certain[rows]) / max(self.classes - 1, 1)
         return np.where(own == classes, rest, self.certain[rows]).astype(np.float32), np.where(own == classes, -1, own)
 
-    def distribution(self, rows: Ints) -> Float:
+    def distribution(self, rows: Ints) -> Reals:
         """Class probabilities ``(P, K)`` of evidence rows."""
         if self.judged is not None:
             return self.judged[rows]
@@ -64,7 +75,7 @@ class Opinions:
         """Class ``(P,)`` that evidence rows most likely show."""
         if self.judged is None:
             return self.evidence.label[rows]
-        return self.judged[rows].argmax(1).astype(np.int64)
+        return np.asarray(self.judged[rows].argmax(1), np.int64)
 
 
 def raw_opinions(evidence: Evidence, classes: int) -> Opinions:
@@ -102,7 +113,7 @@ def opinions_of(evidence: Evidence, labels: Labels, pictures: Pictures, classes:
     )
 
 
-def evidence_features(evidence: Evidence, pictures: Pictures) -> Doubles:
+def evidence_features(evidence: Evidence, pictures: Pictures) -> Reals:
     """Return ``(M, F)``: what is known of a box without looking at labels."""
     images = len(pictures)
     starts = evidence.starts(images)
@@ -111,7 +122,7 @@ def evidence_features(evidence: Evidence, pictures: Pictures) -> Doubles:
     same = evidence.label[a] == evidence.label[b]
     shadowed = best_of(a[better & same], iou[better & same], len(evidence))
     rivalled = best_of(a[better & ~same], iou[better & ~same], len(evidence))
-    size = np.sqrt(np.maximum(_areas(evidence.boxes_xyxy), 1.0))
+    size = np.sqrt(np.maximum(box_areas(evidence.boxes_xyxy), 1.0))
     scale = np.sqrt(pictures.sizes_wh.prod(1))[evidence.image]
     columns = [logit(evidence.score), shadowed, shadowed > MATCH_IOU, rivalled, np.log(size / scale), np.log(size)]
     for _, values in evidence.opinions:
@@ -131,29 +142,41 @@ def evidence_features(evidence: Evidence, pictures: Pictures) -> Doubles:
     return np.column_stack([np.asarray(column, np.float64) for column in columns])
 
 
-def unexplained(evidence: Evidence, labels: Labels, images: int) -> tuple[Flags, Float, Float]:
-    """Tell which evidence boxes ``(M,)`` have no label, with their best IoU with any label and with one of their class.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """How evidence boxes ``(M,)`` lie among labels: ``free`` has no label on it.
 
-    A box that lies mostly inside a crowd region of its class is explained by it.
+    Best IoU with any label and with one of the box's class; largest share of the box inside a label of its class and of
+    any, and of such a label inside the box.
     """
+
+    free: Flags
+    any_iou: Reals
+    same_iou: Reals
+    inside_same: Reals
+    inside_any: Reals
+    around_same: Reals
+
+
+def surroundings(evidence: Evidence, labels: Labels, images: int) -> Surroundings:
+    """Compare evidence with labels; a box that lies mostly inside a crowd region of its class is explained by it."""
+    count = len(evidence)
     l_rows, e_rows, iou = overlapping(
         labels.boxes_xyxy, labels.starts(images), evidence.boxes_xyxy, evidence.starts(images)
     )
     same = labels.label[l_rows] == evidence.label[e_rows]
-    any_iou = best_of(e_rows, iou, len(evidence))
-    same_iou = best_of(e_rows[same], iou[same], len(evidence))
+    any_iou, same_iou = best_of(e_rows, iou, count), best_of(e_rows[same], iou[same], count)
+    inter = pair_intersections(evidence.boxes_xyxy[e_rows], labels.boxes_xyxy[l_rows])
+    inside = inter / np.maximum(box_areas(evidence.boxes_xyxy)[e_rows], 1e-6)
+    around = inter / np.maximum(box_areas(labels.boxes_xyxy)[l_rows], 1e-6)
     free = any_iou < MATCH_IOU
-    crowd = labels.crowd[l_rows] & same
-    if crowd.any():
-        e, label = evidence.boxes_xyxy[e_rows[crowd]], labels.boxes_xyxy[l_rows[crowd]]
-        from autolabel.quality.ragged import pair_intersections
-
-        inside = pair_intersections(e, label) > 0.5 * _areas(e)
-        free[e_rows[crowd][inside]] = False
-    return free, any_iou, same_iou
-
-
-def _areas(boxes_xyxy: Float) -> Float:
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None)
-    areas: Float = sides[:, 0] * sides[:, 1]
-    return areas
+    crowd = labels.crowd[l_rows] & same & (inside > 0.5)
+    free[e_rows[crowd]] = False
+    return Surroundings(
+        free,
+        any_iou,
+        same_iou,
+        best_of(e_rows[same], inside[same], count),
+        best_of(e_rows, inside, count),
+        best_of(e_rows[same], around[same], count),
+    )

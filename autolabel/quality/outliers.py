@@ -6,18 +6,16 @@ import warnings
 
 import numpy as np
 
-from autolabel.quality.material import Half
-from autolabel.quality.ragged import Flags
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Reals
 
 FEWEST = 50
 _REFERENCE = 5_000
 _NEIGHBOURS = 10
-_BATCH = 50_000
+_BATCH = 4_000
 _MOST_SHARE = 0.02
 
 
-def find_outliers(embeddings: Half) -> tuple[Float, Flags] | None:
+def find_outliers(embeddings: Reals) -> tuple[Reals, Flags] | None:
     """Quality ``(N,)`` and flags of embeddings ``(N, D)``; None when there are too few to compare with.
 
     Flagged is what lies further from its neighbours than the far fence of a box plot, and never more than 2 %.

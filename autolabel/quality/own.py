@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.quality.calibrate import Doubles, Reliability, cross_fit, folds_of, logit, reliability, sigmoid
+from autolabel.quality.calibrate import Reliability, cross_fit, folds_of, logit, reliability, sigmoid
 from autolabel.quality.classes import class_judge
 from autolabel.quality.detection import mixture_share, saturated
 from autolabel.quality.from_run import CLASSIFIER, DETECTOR, RunEvidence
 from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.opinions import MATCH_IOU
-from autolabel.quality.ragged import Flags, Ints, best_of, best_place, overlapping
-from autolabel.types import Float
+from autolabel.quality.ragged import Flags, Ints, Reals, best_of, best_place, overlapping
 
 FEWEST = 30
 """Fewer annotations, or fewer rejects, teach nothing."""
@@ -26,11 +25,11 @@ FEWEST = 30
 
 @dataclass(frozen=True, slots=True)
 class OwnScores:
-    """Errors of N labels and of the rejects: probability of spurious ``(N,)`` (None: too few), rejects that were overlooked."""
+    """Probability ``(N,)`` that a label is spurious (None: too few to say), and that a reject was overlooked."""
 
-    spurious: Doubles | None
+    spurious: Reals | None
     rows: Ints
-    overlooked: Doubles
+    overlooked: Reals
     curve: Reliability | None
 
 
@@ -54,8 +53,8 @@ def independent(evidence: Evidence, assign: str) -> Evidence:
     return replace(evidence, opinions=opinions, embeddings=evidence.embeddings if other == CLASSIFIER else None)
 
 
-def class_probabilities(labels: Labels, evidence: Evidence, own: Ints, classes: int) -> Float | None:
-    """Class probabilities ``(M, K)`` of proposals by independent opinions and a probe on them; None without opinions."""
+def class_probabilities(labels: Labels, evidence: Evidence, own: Ints, classes: int) -> Reals | None:
+    """Class probabilities ``(M, K)`` of proposals by a probe on independent opinions; None without opinions."""
     label_of = np.full(len(evidence), -1, np.int64)
     known = own >= 0
     label_of[own[known]] = labels.label[known]
@@ -64,7 +63,7 @@ def class_probabilities(labels: Labels, evidence: Evidence, own: Ints, classes: 
 
 
 def score_own(
-    labels: Labels, source: RunEvidence, own: Ints, pictures: Pictures, classes: int, assign: str
+    labels: Labels, source: RunEvidence, own: Ints, pictures: Pictures, *, classes: int, assign: str
 ) -> OwnScores:
     """Compare annotations and rejects by what the classifier and the segmenter say of them."""
     evidence, images = source.evidence, len(pictures)
@@ -91,9 +90,9 @@ def score_own(
     return OwnScores(spurious, rows, like_kept[rows], reliability(sigmoid(z[taught]), kept[taught]))
 
 
-def _features(source: RunEvidence, pictures: Pictures, classes: int, assign: str) -> Doubles | None:
+def _features(source: RunEvidence, pictures: Pictures, classes: int, assign: str) -> Reals | None:
     evidence = source.evidence
-    columns: list[Doubles] = []
+    columns: list[Reals] = []
     for name, values in evidence.opinions:
         if name != CLASSIFIER or (classes < 2 and not source.negative.any()):
             continue
@@ -112,7 +111,7 @@ def _features(source: RunEvidence, pictures: Pictures, classes: int, assign: str
     return np.column_stack(columns)
 
 
-def _components(embeddings: Float, most: int = 16) -> Doubles:
+def _components(embeddings: Reals, most: int = 16) -> Reals:
     """Principal components of embeddings ``(M, 16)``: how the region looks, whatever it is called."""
     sample = embeddings[:: max(len(embeddings) // 5000, 1)].astype(np.float64)
     mean = sample.mean(0)
@@ -123,11 +122,11 @@ def _components(embeddings: Float, most: int = 16) -> Doubles:
 def _named(source: RunEvidence, classes: int, assign: str) -> Ints:
     for name, values in source.evidence.opinions:
         if name == (CLASSIFIER if assign == "classifier" else DETECTOR):
-            return values.argmax(1).astype(np.int64)
+            return np.asarray(values.argmax(1), np.int64)
     return source.evidence.label
 
 
-def _shadowed(evidence: Evidence, chosen: Flags, error: Doubles, images: int) -> Flags:
+def _shadowed(evidence: Evidence, chosen: Flags, error: Reals, images: int) -> Flags:
     starts = evidence.starts(images)
     a, b, _ = overlapping(evidence.boxes_xyxy, starts, evidence.boxes_xyxy, starts, floor=MATCH_IOU)
     better = chosen[b] & ((error[b] > error[a]) | ((error[b] == error[a]) & (b < a)))

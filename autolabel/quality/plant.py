@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolabel.quality.material import Labels, Pictures
-from autolabel.quality.ragged import Flags, Ints
+from autolabel.quality.ragged import Flags, Ints, Reals
 from autolabel.types import Float
 
 RATE = 0.1
@@ -60,7 +60,7 @@ def plant(labels: Labels, pictures: Pictures, classes: int, rng: np.random.Gener
     return Planted(made, kind, origin, np.flatnonzero(fate == DROPPED))
 
 
-def shift(boxes_xyxy: Float, sizes_wh: Float, rng: np.random.Generator) -> Float:
+def shift(boxes_xyxy: Float, sizes_wh: Float, rng: np.random.Generator) -> Reals:
     """Move and resize boxes ``(N, 4)`` px so that their IoU with where they were is about 0.2 to 0.7."""
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
     angle = rng.uniform(0, 2 * np.pi, len(boxes_xyxy))
@@ -71,14 +71,14 @@ def shift(boxes_xyxy: Float, sizes_wh: Float, rng: np.random.Generator) -> Float
     return _inside(centre, sides * grow, sizes_wh)
 
 
-def invent(boxes_xyxy: Float, sizes_wh: Float, new_sizes_wh: Float, rng: np.random.Generator) -> Float:
+def invent(boxes_xyxy: Float, sizes_wh: Float, new_sizes_wh: Float, rng: np.random.Generator) -> Reals:
     """Put boxes of the same share of an image at random places of other images, wholly inside."""
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) / np.maximum(sizes_wh, 1) * new_sizes_wh
     corner = rng.uniform(0, 1, sides.shape) * np.maximum(new_sizes_wh - sides, 0)
     return _inside(corner + sides / 2, sides, new_sizes_wh)
 
 
-def _inside(centre: Float, sides: Float, sizes_wh: Float) -> Float:
+def _inside(centre: Reals, sides: Reals, sizes_wh: Float) -> Reals:
     low = np.clip(centre - sides / 2, 0, np.maximum(sizes_wh - 1, 0))
     high = np.clip(centre + sides / 2, low + 1, np.maximum(sizes_wh, low + 1))
     return np.concatenate([low, high], axis=1).astype(np.float32)

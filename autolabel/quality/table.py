@@ -1,16 +1,18 @@
-"""Rows of the issue table and of the table of qualities, gathered by columns: a million labels are no million objects."""
+"""The tables of issues and of qualities, gathered by columns: a million labels are not a million objects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from autolabel.issues import SCHEMA
+from autolabel.quality.calibrate import Reliability
 from autolabel.quality.material import Labels, Pictures
-from autolabel.quality.ragged import Flags, Ints
+from autolabel.quality.ragged import Flags, Ints, Reals
 from autolabel.types import Float
 
 DOUBT = 0.9
@@ -30,7 +32,7 @@ class IssueRows:
         self,
         kind: str,
         image: Ints,
-        quality: Float,
+        quality: Reals,
         flagged: Flags,
         reason: Callable[[int], str],
         *,
@@ -68,8 +70,19 @@ class IssueRows:
         return self._names[label] if 0 <= label < len(self._names) else None
 
 
-def quality_table(labels: Labels, pictures: Pictures, names: tuple[str, ...], qualities: dict[str, Float]) -> pa.Table:
-    """One row for each label that was judged: where it is, its quality of each kind (null: not judged), and the worst."""
+@dataclass(slots=True)
+class Judged:
+    """Issues, quality of each label by kind ``(N,)`` (NaN: not judged), reliability curves, shares of error, notes."""
+
+    issues: IssueRows
+    qualities: dict[str, Reals] = field(default_factory=dict)
+    curves: dict[str, Reliability] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def quality_table(labels: Labels, pictures: Pictures, names: tuple[str, ...], qualities: dict[str, Reals]) -> pa.Table:
+    """One row for each label: where it is, its quality of each kind (null: not judged), and the worst."""
     rows = np.flatnonzero(~labels.crowd)
     stacked = np.stack([values[rows] for values in qualities.values()]) if qualities else np.ones((1, len(rows)))
     worst = np.fmin.reduce(stacked, axis=0)
@@ -85,6 +98,6 @@ def quality_table(labels: Labels, pictures: Pictures, names: tuple[str, ...], qu
     return pa.table(columns)
 
 
-def _known(values: Float) -> pa.Array:
+def _known(values: Reals) -> pa.Array:
     values = np.asarray(values, np.float32)
     return pa.array(values, pa.float32(), mask=np.isnan(values))
