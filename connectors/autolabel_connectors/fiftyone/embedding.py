@@ -10,6 +10,7 @@ import numpy as np
 
 from autolabel.types import Float
 from autolabel_connectors.fiftyone import fields
+from autolabel_connectors.fiftyone.dataset import notes, put_notes
 from autolabel_connectors.fiftyone.documents import object_id
 
 if TYPE_CHECKING:
@@ -21,15 +22,14 @@ _FEWEST = 3
 
 def show(fo: ModuleType, dataset: Any, run: Run) -> list[str]:
     """Save the map as the brain run ``regions``, unless it is there already; returns warnings."""
-    vectors = region_embeddings(run)
     there = set(map(str, dataset.values(f"{fields.ANNOTATIONS}.detections.id", unwind=True)))
+    made_of = "".join([run.manifest.keys.classify, *sorted(there)])
+    digest = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
+    if notes(dataset).get("map") == digest:
+        return []
+    vectors = region_embeddings(run)
     ids = sorted(there & set(vectors))
     if len(ids) < _FEWEST:
-        return []
-    digest = hashlib.blake2b("".join([*ids, *sorted(there)]).encode(), digest_size=16).hexdigest()
-    from autolabel_connectors.fiftyone.dataset import notes, put_notes
-
-    if notes(dataset).get("map") == digest and KEY in dataset.list_brain_runs():
         return []
     try:
         import fiftyone.brain as fob

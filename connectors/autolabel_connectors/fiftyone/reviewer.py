@@ -125,10 +125,9 @@ class FiftyOneReviewer:
         if noted.get("fingerprint") == present and noted.get("samples") == len(dataset) and not settled.held:
             return RefreshReport(dataset.name, {"unchanged": len(dataset)})
         doubts, files = Doubts.of(run), Files(run, fetch=options.fetch)
-        places = [image.path for image in run.images()]
-        wanted = _wanted(places, doubts, dataset, options.limit)
+        wanted = _wanted(run, doubts, dataset, options.limit)
         found = subjects(run, files, doubts, wanted)
-        total = len(places if wanted is None else wanted)
+        total = len(run if wanted is None else wanted)
         tally = write(
             dataset, found, run.ontology, settled=settled, on_step=lambda done: on_step("images", done, total)
         )
@@ -139,11 +138,11 @@ class FiftyOneReviewer:
                 f"none of the {len(files.remote)} images is on this machine, and FiftyOne shows local files only; "
                 "--fetch copies them into the run folder"
             )
-        drop_gone(dataset, (*places, *files.remote), tally)
+        drop_gone(dataset, tally.seen.union(files.remote, files.failed), tally)
         labels = [label.name for label in run.labels.classes]
         if noted.get("labels") != labels or noted.get("format") != FORMAT:
             views.dress(fo, dataset, run.labels)
-        names = views.save_views(fo, dataset, labels, noted.get("views", ()))
+        names = views.save_views(fo, dataset, labels, noted.get("views") or {})
         on_step("embeddings", 0, 1)
         warnings = [*_warnings(files, doubts, tally), *embedding.show(fo, dataset, run)]
         datasets.put_notes(
@@ -163,10 +162,11 @@ class FiftyOneReviewer:
         return RefreshReport(dataset.name, counts, tuple(warnings))
 
 
-def _wanted(paths: list[str], doubts: Doubts, dataset: Any, limit: int | None) -> frozenset[str] | None:
+def _wanted(run: Run, doubts: Doubts, dataset: Any, limit: int | None) -> frozenset[str] | None:
     """Choose the images to show: all, or the ``limit`` most doubtful beside those that are there already."""
     if limit is None:
         return None
+    paths = [image.path for image in run.images()]
     there = set(dataset.values("path")) & set(paths)
     rest = sorted((path for path in paths if path not in there), key=doubts.rank)
     return frozenset(there | set(rest[: max(0, limit - len(there))]))
@@ -259,6 +259,6 @@ def _warnings(files: Files, doubts: Doubts, tally: Tally) -> Iterable[str]:
             "folder"
         )
     if files.failed:
-        yield f"{len(files.failed)} images cannot be read, the first: {files.failed[0]}"
+        yield f"{len(files.failed)} images cannot be read, the first: {next(iter(files.failed.values()))}"
     if doubts.lost:
         yield f"{doubts.lost} label issues are about annotations the run no longer has; autolabel noise finds them anew"

@@ -69,7 +69,7 @@ class Files:
     run: Run
     fetch: bool = False
     remote: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def place(self, image: Image) -> Path | None:
         """Return the file to show, or None when there is none on this machine."""
@@ -92,7 +92,7 @@ class Files:
         try:
             pixels = self.run.read_image(image)
         except (AutolabelError, OSError) as error:
-            self.failed.append(f"{image.path}: {error}")
+            self.failed[image.path] = str(error)
             return None
         copy.parent.mkdir(parents=True, exist_ok=True)
         building = copy.with_suffix(".part")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -57,25 +58,30 @@ def dress(fo: ModuleType, dataset: Any, labels: Ontology) -> None:
     dataset.activate_label_schemas([fields.ANNOTATIONS])
 
 
-def save_views(fo: ModuleType, dataset: Any, labels: Sequence[str], earlier: Sequence[str]) -> list[str]:
-    """Save the views that answer a reviewer's first questions; returns their names. A reviewer's own are kept.
+def save_views(fo: ModuleType, dataset: Any, labels: Sequence[str], earlier: Mapping[str, str]) -> dict[str, str]:
+    """Save the views that answer a reviewer's first questions; a reviewer's own are kept.
 
-    ``earlier`` are the names saved by an earlier refresh; those that answer nothing any more go.
+    ``earlier`` are the names saved by an earlier refresh and what they held, and what is returned are those of now. A
+    view that is as it was is not saved again; one that answers nothing any more goes.
     """
-    names: list[str] = []
+    saved: dict[str, str] = {}
     for number, (name, text, view) in enumerate(_views(fo, dataset, labels)):
+        held = hashlib.blake2b(repr(view._serialize(include_uuids=False)).encode(), digest_size=8).hexdigest()
         # A class's name may have no letter that FiftyOne can make an address of.
         for unique in (name, f"{name} ({number})"):
+            if earlier.get(unique) == held and dataset.has_saved_view(unique):
+                saved[unique] = held
+                break
             try:
                 dataset.save_view(unique, view, description=text, overwrite=True)
             except ValueError:
                 continue
-            names.append(unique)
+            saved[unique] = held
             break
-    for name in set(earlier) - set(names):
+    for name in set(earlier) - set(saved):
         if dataset.has_saved_view(name):
             dataset.delete_saved_view(name)
-    return names
+    return saved
 
 
 def _views(fo: ModuleType, dataset: Any, labels: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
