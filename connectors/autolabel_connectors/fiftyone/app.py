@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import os
 import signal
 import socket
@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -37,11 +37,10 @@ def serve(
     with _ended_by_signals():
         session = None
         try:
-            # While its server starts, FiftyOne prints that it cannot be reached.
-            with redirect_stdout(io.StringIO()):
-                session = fo.launch_app(dataset, remote=remote, address=address, port=chosen, auto=False)
-                origin = f"http://{'localhost' if host == '0.0.0.0' else host}:{chosen}"
-                _await_answer(origin)
+            origin = f"http://{'localhost' if host == '0.0.0.0' else host}:{chosen}"
+            _start_server(fo, host, chosen)
+            _await_answer(origin)
+            session = fo.launch_app(dataset, remote=remote, address=host, port=chosen, auto=False)
             on_ready(f"{origin}/datasets/{dataset.slug}")
             session.wait(-1 if remote else 3)
         except KeyboardInterrupt:
@@ -63,6 +62,16 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _start_server(fo: ModuleType, address: str, port: int) -> None:
+    """Start the app's server before the session that talks to it.
+
+    A session that finds its server still starting tries again ten seconds later, and then resets what a reviewer who
+    was faster is looking at.
+    """
+    services = importlib.import_module("fiftyone.core.session.session")._server_services
+    services[port] = fo.core.service.ServerService(port, address=address, do_not_track=fo.config.do_not_track)
 
 
 def _await_answer(origin: str) -> None:
