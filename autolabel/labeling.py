@@ -48,21 +48,57 @@ class Plan:
     run_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the stages say about one batch, and what each of them noted."""
+
+    detected: Detected
+    segmented: Segmented
+    classified: Classified
+    resolved: Resolved
+    detect_notes: StageNotes
+    segment_notes: StageNotes
+    classify_notes: StageNotes
+    resolve_notes: StageNotes
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What the models could not do."""
+        return (*self.detect_notes.failures, *self.segment_notes.failures, *self.classify_notes.failures)
+
+
+def run_stages(batch: Sequence[ReadImage], models: Models, plan: Plan) -> Batch:
+    """Take one batch through all stages, from pixels to annotations."""
+    detected, detect_notes, brought = detect(batch, models, plan)
+    segmented, segment_notes = (brought, StageNotes()) if brought is not None else segment(batch, detected, models)
+    classified, classify_notes = classify(batch, detected, segmented, models, plan.ontology)
+    failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
+    failed = frozenset(failure.path for failure in failures)
+    resolved, notes = resolve_shard([image.row for image in batch], detected, classified, failed, plan)
+    return Batch(
+        detected, segmented, classified, resolved, detect_notes, segment_notes, classify_notes, resolve_notes=notes
+    )
+
+
 def read(source: Source) -> ReadImage:
     """Read and decode one image; what goes wrong becomes its row's failure."""
     started = time.perf_counter()
     row = ImageRow(source.path, redact(source.uri), source.fingerprint)
-    stage = "read"
     try:
         data = read_bytes(source)
-        stage = "decode"
-        pixels = decode(data, source.path)
+    except Exception as error:
+        return ReadImage(replace(row, failure=_failure(source.path, "read", error)), None)
+    return replace(from_bytes(data, row), seconds=time.perf_counter() - started)
+
+
+def from_bytes(data: bytes, row: ImageRow) -> ReadImage:
+    """Decode one image that is in memory; ``row`` says what it is called."""
+    try:
+        pixels = decode(data, row.path)
     except Exception as error:  # this is the image's boundary: whatever a file does to a decoder is its own failure
-        failure = Failure(source.path, stage, type(error).__name__, str(error))
-        return ReadImage(replace(row, failure=failure), None)
+        return ReadImage(replace(row, failure=_failure(row.path, "decode", error)), None)
     height, width = pixels.shape[:2]
-    row = replace(row, image_id=image_id(data), width=width, height=height)
-    return ReadImage(row, pixels, seconds=time.perf_counter() - started)
+    return ReadImage(replace(row, image_id=image_id(data), width=width, height=height), pixels)
 
 
 def reread(row: ImageRow, source: Source | None) -> ReadImage:
