@@ -153,7 +153,7 @@ def test_suspects_tagged_in_a_browser_come_back(fiftyone, served, run):
         playwright.expect(page.locator("[data-cy=tag-annotations]")).to_have_text(re.compile("scratch|dent"))
         page.get_by_role("button", name="Dismiss").click()  # an advertisement lies over the page
         page.locator("[data-cy=action-tag-sample-labels]").first.click()
-        page.get_by_placeholder(re.compile(r"\btag 1\b")).fill("relabel:hole")
+        page.locator("[data-cy=sample-tag-input]").fill("relabel:hole")
         page.keyboard.press("Enter")
         with page.expect_response(lambda answer: answer.url.endswith("/tag")) as answered:
             page.get_by_text("Apply", exact=True).click()
