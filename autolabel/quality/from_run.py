@@ -100,6 +100,8 @@ def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence
     shapes: list[Any] = []
     for one in run.proposals():
         count = len(one.boxes_xyxy)
+        if not count:
+            continue  # a shard without proposals does not know how wide its embeddings would be
         image.append(np.full(count, place_of[one.image.path], np.int64))
         boxes.append(one.boxes_xyxy)
         scores.append(one.class_scores.astype(np.float16))
@@ -110,7 +112,7 @@ def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence
             embeddings.append(one.embeddings.astype(np.float16))
         if masks:
             shapes += one.masks
-    if not image or not sum(map(len, image)):
+    if not image:
         return RunEvidence(Evidence.empty(), np.zeros(0, np.float32))
     images, detector = np.concatenate(image), np.concatenate(scores)
     opinions = [(DETECTOR, _widened(detector[:, :known], classes))]
