@@ -17,6 +17,7 @@ from autolabel.commands.common import (
     screen_for,
     threshold_options,
 )
+
 if TYPE_CHECKING:
     from autolabel.console import Screen
     from autolabel.dataset import Run
