@@ -44,7 +44,7 @@ def ask(url: str, *images: Any, config: str = CONFIG, context: Any = None, proje
 
 @contextmanager
 def files(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A web server that notes path and Authorization of each request; answers are bytes, a status, an address or a list."""
+    """A web server that notes what is asked; it answers with bytes, a status, an address, or with each of a list."""
     asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -136,7 +136,7 @@ def test_a_configured_token_never_goes_where_a_setup_points() -> None:
 def test_a_setup_tells_address_and_token_where_none_is_configured() -> None:
     with files({"/data/upload/1/a.png": encoded(("dent", 2, 3, 10))}) as (server, here), serving(labeler()) as url:
         setup = {"project": "7.1", "schema": CONFIG, "hostname": server, "access_token": TOKEN}
-        assert httpx.post(f"{url}/setup", json=setup).json()["model_version"].startswith("autolabel-")
+        assert httpx.post(f"{url}/setup", json=setup).json()["model_version"].startswith("served-autolabel-")
         assert ask(url, "/data/upload/1/a.png", project="7.1").json()["results"][0]["result"]
         assert ask(url, "/data/upload/1/a.png", project="8.1").json()["results"] == [[]]
     assert here == [("/data/upload/1/a.png", f"Token {TOKEN}")]
@@ -217,7 +217,7 @@ def test_health_says_when_the_models_are_there() -> None:
         assert (refused.status_code, "loaded" in refused.json()["error"]) == (503, True)
         service.load()
         assert client.get("/health").json()["status"] == client.get("/").json()["status"] == "UP"
-        assert client.get("/versions").json()["versions"] == [service.backend.labeler.model_version]
+        assert client.get("/versions").json()["versions"] == [service.backend.version]
 
 
 def test_who_does_not_sign_in_gets_nothing() -> None:

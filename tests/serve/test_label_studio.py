@@ -41,6 +41,16 @@ def upload(server: LabelStudioServer, project: int, paths: list[Path]) -> list[d
         return http.get("/api/tasks", params={"project": project, "fields": "all"}).json()["tasks"]
 
 
+def retrieve(server: LabelStudioServer, project: int, tasks: list[int]) -> None:
+    """Choose tasks in the Data Manager, then Actions, Retrieve Predictions."""
+    with server.http() as http:
+        http.post(
+            "/api/dm/actions",
+            params={"id": "retrieve_tasks_predictions", "project": project},
+            json={"selectedItems": {"all": False, "included": tasks}},
+        ).raise_for_status()
+
+
 def test_predictions_asked_for_by_label_studio_are_those_of_a_run(
     label_studio: LabelStudioServer,  # noqa: F811
     workspace: Path,
@@ -53,13 +63,9 @@ def test_predictions_asked_for_by_label_studio_are_those_of_a_run(
     # No address or token of ours: what setup tells is enough.
     with serving(labeler()) as url, label_studio.http() as http:
         made = connect(label_studio, project.id, url)
-        assert (made["state"], made["model_version"]) == ("CO", f"autolabel-{run.manifest.keys.resolve}")
+        assert (made["state"], made["model_version"]) == ("CO", f"served-autolabel-{run.manifest.keys.resolve}")
         ids = [task["id"] for task in tasks]
-        http.post(
-            "/api/dm/actions",
-            params={"id": "retrieve_tasks_predictions", "project": project.id},
-            json={"selectedItems": {"all": False, "included": ids}},
-        ).raise_for_status()
+        retrieve(label_studio, project.id, ids)
         held = http.get("/api/tasks", params={"project": project.id, "fields": "all"}).json()["tasks"]
     controls, _ = check_label_config(CONFIG, run.ontology)
     wanted = {item.image.path.rpartition("/")[2]: item for item in run}
@@ -72,7 +78,7 @@ def test_predictions_asked_for_by_label_studio_are_those_of_a_run(
         assert sorted((r.label, r.mask.counts, r.score) for r in regions) == sorted(
             (a.label, a.mask.counts, round(a.score, 6)) for a in item.annotations
         )
-        assert prediction["model_version"] == f"autolabel-{run.manifest.keys.resolve}"
+        assert prediction["model_version"] == f"served-autolabel-{run.manifest.keys.resolve}"
 
 
 @pytest.mark.parametrize("kind", ["keypointlabels", "rectanglelabels"])
@@ -155,3 +161,27 @@ def test_a_webhook_pulls_what_people_did_and_only_that(
     assert {(c.action, c.annotation_id) for c in known.corrections()} == {
         ("accepted", annotation.id) for annotation in first.annotations
     }
+
+
+def test_a_push_leaves_served_predictions_alone_and_a_pull_takes_none_for_a_persons(
+    label_studio: LabelStudioServer,  # noqa: F811
+    workspace: Path,
+) -> None:
+    write_pictures(workspace / "images", 2)
+    run = autolabel.run("images", recipe=RECIPE, **Fakes())
+    bench = Bench.of(label_studio)
+    bench.push(run, shape="mask")
+    made = Labeler.of_run(run.manifest, lambda recipe: models_for(recipe, given=Fakes()))
+    with serving(made, ServeOptions(url=label_studio.url, token=label_studio.token, shape="mask")) as url:
+        connect(label_studio, bench.project["id"], url)
+        retrieve(label_studio, bench.project["id"], [task["id"] for task in bench.tasks()])
+    before = bench.tasks()
+    assert [len(task["predictions"]) for task in before] == [2, 2]
+    for task in before:
+        # With the run's manifest and the task's path, regions have the ids that the push gave them.
+        ids = [sorted(item["id"] for item in prediction["result"]) for prediction in task["predictions"]]
+        assert ids[0] == ids[1] != []
+    bench.push(run, shape="mask")
+    assert [task["predictions"] for task in bench.tasks()] == [task["predictions"] for task in before]
+    bench.pull(run)
+    assert list(autolabel.Run(run.path).corrections()) == []

@@ -32,6 +32,8 @@ class Backend:
 
     def __init__(self, labeler: Labeler, options: ServeOptions) -> None:
         self.labeler, self.options = labeler, options
+        # Not what a push calls its predictions: it would take these for its own, and replace them.
+        self.version = f"served-{labeler.model_version}"
         self._limits = ShapeOptions(max_vertices=options.max_vertices, min_iou=options.min_iou)
         self._fetcher = Fetcher(options.max_bytes)
         self._readers = ThreadPoolExecutor(_READERS, "images")
@@ -60,7 +62,7 @@ class Backend:
             self._configs.put(project, config)
             for problem in problems:
                 log.warning("project %s: %s", project, problem)
-        return {"model_version": self.labeler.model_version, "warnings": problems}
+        return {"model_version": self.version, "warnings": problems}
 
     def predict(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer for tasks, in their order; a task that failed has no prediction, and is named under ``errors``."""
@@ -93,7 +95,7 @@ class Backend:
                 errors.append({"task": task.get("id"), "error": str(error)})
                 # An empty prediction would say that there is nothing on the image; none is asked for again.
                 results.append([])
-        return {"results": results, "model_version": self.labeler.model_version, "errors": errors}
+        return {"results": results, "model_version": self.version, "errors": errors}
 
     def _prediction(self, task: Mapping[str, Any], item: AnnotatedImage, controls: Controls) -> dict[str, Any]:
         result: list[dict[str, Any]] = []
@@ -105,7 +107,7 @@ class Backend:
             result += to_regions(annotation, item.image, drawing, controls)
         lowest = min((annotation.score for annotation in item.annotations), default=None)
         score = None if lowest is None else round(min(max(float(lowest), 0.0), 1.0), 6)
-        return {"result": result, "score": score, "model_version": self.labeler.model_version}
+        return {"result": result, "score": score, "model_version": self.version}
 
     def _drawing(self, annotation: Annotation, controls: Controls) -> Drawing | None:
         """Draw as asked for, else in whatever shape the project has for the label."""
@@ -116,7 +118,7 @@ class Backend:
     def _point(
         self, tasks: Sequence[Mapping[str, Any]], items: Sequence[Any], config: str, host: Host | None
     ) -> dict[str, Any]:
-        version = self.labeler.model_version
+        version = self.version
         results = []
         for task in tasks:
             key = check_label_config(config, (), "mask")[0].image_key

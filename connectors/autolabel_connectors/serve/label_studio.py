@@ -63,7 +63,7 @@ class Service:
             failed()
             return
         self._ready.set()
-        log.info("ready: %s", self._labeler.model_version)
+        log.info("ready: %s", self.backend.version)
 
     def close(self) -> None:
         """End what runs beside the requests; corrections that wait are pulled first."""
@@ -125,7 +125,7 @@ class Service:
     async def _health(self, _: Request) -> Response:
         if not self._ready.is_set():
             return JSONResponse({"status": "LOADING", "error": "the models are being loaded; ask again soon"}, 503)
-        version = self._labeler.model_version
+        version = self.backend.version
         return JSONResponse({"status": "UP", "model_class": "autolabel", "model_version": version})
 
     async def _setup(self, request: Request) -> Response:
@@ -139,7 +139,7 @@ class Service:
         return JSONResponse(await run_in_threadpool(self.backend.predict, body))
 
     async def _versions(self, _: Request) -> Response:
-        return JSONResponse({"versions": [self._labeler.model_version]})
+        return JSONResponse({"versions": [self.backend.version]})
 
     async def _train(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "detail": "nothing is trained here; corrections come home with a pull"})
