@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,6 @@ from autolabel.reviewing import load_reviewer
 from autolabel.types import LabelIssue
 from tests.conftest import Models, write_pictures
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), "")
 pytestmark = pytest.mark.slow
 
 
@@ -138,28 +136,25 @@ def test_edits_and_tags_by_the_apps_own_calls_come_back(fiftyone, served, run):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; install the system's chromium package")
-def test_suspects_tagged_in_a_browser_come_back(fiftyone, served, run):
+def test_suspects_tagged_in_a_browser_come_back(fiftyone, served, run, chromium):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     url = served.wait_for_url()
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{url}?view=suspects-patches")
-        grid = page.locator("[data-cy=looker]")
-        playwright.expect(grid).to_have_count(1, timeout=60_000)
-        playwright.expect(page.locator("[data-cy=tag-annotations]")).to_have_text(re.compile("scratch|dent"))
-        page.get_by_role("button", name="Dismiss").click()  # an advertisement lies over the page
-        page.locator("[data-cy=action-tag-sample-labels]").first.click()
-        page.locator("[data-cy=sample-tag-input]").fill("relabel:hole")
-        page.keyboard.press("Enter")
-        with page.expect_response(lambda answer: answer.url.endswith("/tag")) as answered:
-            page.get_by_text("Apply", exact=True).click()
-        assert answered.value.ok
-        assert problems == []
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(f"{url}?view=suspects-patches")
+    grid = page.locator("[data-cy=looker]")
+    playwright.expect(grid).to_have_count(1, timeout=60_000)
+    playwright.expect(page.locator("[data-cy=tag-annotations]")).to_have_text(re.compile("scratch|dent"))
+    page.get_by_role("button", name="Dismiss").click()  # an advertisement lies over the page
+    page.locator("[data-cy=action-tag-sample-labels]").first.click()
+    page.locator("[data-cy=sample-tag-input]").fill("relabel:hole")
+    page.keyboard.press("Enter")
+    with page.expect_response(lambda answer: answer.url.endswith("/tag")) as answered:
+        page.get_by_text("Apply", exact=True).click()
+    assert answered.value.ok
+    assert problems == []
+    page.close()
     assert "1 images hold decisions" in served.end()
     assert apply(run).counts == {"edited": 1}
     (decision,) = read_decisions(run.path)

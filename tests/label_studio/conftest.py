@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,15 +14,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from tests.label_studio.editor import LabelEditor
-
-CHROMIUM = next(
-    (
-        found
-        for name in (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
-        if name and (found := shutil.which(name))
-    ),
-    "",
-)
 
 
 @pytest.fixture(scope="session")
@@ -43,22 +32,10 @@ def _label_studio_runs_again(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("label_studio").start()
 
 
-@pytest.fixture(scope="session")
-def label_studio_browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        pytest.skip("no Chromium here; install the system's chromium package")
-    with api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def label_studio_page(label_studio: LabelStudioServer, label_studio_browser: Browser) -> Iterator[Page]:
+def label_studio_page(label_studio: LabelStudioServer, chromium: Browser) -> Iterator[Page]:
     """A page signed in as the administrator: ``page.goto("/projects/1/data?task=1")``."""
-    page = sign_in(label_studio, label_studio_browser)
+    page = sign_in(label_studio, chromium)
     yield page
     page.context.close()
 
