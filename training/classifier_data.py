@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, MEAN
 from training.dataset import BUCKETS, DISTRACTOR_NAMES, WORK, SceneStore
 from training.detector_data import recolour
-from training.generator import box_of, generate
+from training.generator import CLASS_NAMES, TRAINED, box_of, generate
 from training.natural import natural_size
 from training.seeds import TRAIN
 from training.vocabulary import NAMED_DISTRACTORS, SYNONYMS
@@ -28,13 +28,13 @@ WIDE: Final = 0.4
 STORED: Final = 176
 FILL: Final = tuple(round(255 * channel) for channel in MEAN)
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    **SYNONYMS,
+    **{name: SYNONYMS[name] for name in CLASS_NAMES},
     "nothing": ("nothing", "a clean surface", "background", "no defect", "an undamaged surface", "a shadow"),
     **NAMED_DISTRACTORS,
 }
 GROUP_NAMES: Final = tuple(GROUPS)
 NATURAL_SEEDS: Final = TRAIN.start + 2_000_000
-FOLDER: Final = WORK / "crops"
+FOLDER: Final = WORK / f"crops-{TRAINED.name}"
 Image = NDArray[np.uint8]
 Window = tuple[float, float, float, float]
 

@@ -21,11 +21,12 @@ from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, TEMPLATES, build
 from training.dataset import WORK
 from training.generator import CLASS_NAMES
 from training.natural import Labelled, natural_set
-from training.vocabulary import ADJECTIVES, PLACES, UNKNOWN, invented_word
+from training.vocabulary import ADJECTIVES, PLACES, invented_word, unknown_words
 
 FOLDER: Final = WORK / "classifier"
 PEAK_RATE: Final = 1e-3
 BATCH: Final = 64
+_UNKNOWN: Final = unknown_words(CLASS_NAMES)
 EXTRA_TEMPLATES: Final = (
     "a photo of a {} on a surface",
     "{} on metal",
@@ -46,7 +47,7 @@ def captions(rng: np.random.Generator) -> tuple[list[str], list[int]]:
             sentences.append(str(rng.choice(templates)).replace("{}", text))
             groups.append(group)
     for _ in range(6):
-        word = str(rng.choice(UNKNOWN)) if rng.random() < 0.7 else invented_word(rng)
+        word = str(rng.choice(_UNKNOWN)) if rng.random() < 0.7 else invented_word(rng)
         sentences.append(str(rng.choice(templates)).replace("{}", word))
         groups.append(-1)
     return sentences, groups

@@ -92,11 +92,11 @@ def segment(model: Any, image: NDArray[np.uint8], boxes: NDArray[np.float32]) ->
     return (large > 0).numpy(), quality[:, 0]
 
 
-def measure(model: Any, pictures: list[Labelled]) -> dict[str, dict[str, float]]:
+def measure(model: Any, pictures: list[Labelled], names: tuple[str, ...] = CLASS_NAMES) -> dict[str, dict[str, float]]:
     """Mean IoU per class of predicted masks and of the filled box, with ground-truth boxes as prompts."""
     model.eval()
-    mine: dict[str, list[float]] = {name: [] for name in CLASS_NAMES}
-    filled: dict[str, list[float]] = {name: [] for name in CLASS_NAMES}
+    mine: dict[str, list[float]] = {name: [] for name in names}
+    filled: dict[str, list[float]] = {name: [] for name in names}
     errors = []
     for picture in pictures:
         if len(picture.boxes) == 0:
@@ -106,8 +106,8 @@ def measure(model: Any, pictures: list[Labelled]) -> dict[str, dict[str, float]]
         for i, (label, box) in enumerate(zip(picture.labels, picture.boxes.astype(int), strict=True)):
             truth = ids == i + 1
             iou = (truth & masks[i]).sum() / max(1, (truth | masks[i]).sum())
-            mine[CLASS_NAMES[label]].append(float(iou))
-            filled[CLASS_NAMES[label]].append(float(truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))))
+            mine[names[label]].append(float(iou))
+            filled[names[label]].append(float(truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))))
             errors.append(abs(float(quality[i]) - float(iou)))
     model.train()
     result = {"miou": _means(mine), "box_fill": _means(filled)}
