@@ -123,7 +123,7 @@ class Pass:
                 missing = self._missing_stages(number)
             detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
             if "segment" in missing:
-                segmented, notes = labeling.segment(batch, detected, self.models)
+                segmented, notes = labeling.segment(batch, detected, self.models, self.plan.tiles)
                 folder.put(number, "segment", keys.segment, shards.segment_table(segmented), notes)
             segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
             if "classify" in missing:
@@ -157,7 +157,7 @@ class Pass:
             return
         detected, detect_notes, brought = labeling.detect(batch, self.models, plan)
         if brought is None:
-            segmented, segment_notes = labeling.segment(batch, detected, self.models)
+            segmented, segment_notes = labeling.segment(batch, detected, self.models, plan.tiles)
         else:
             segmented, segment_notes = brought, shards.StageNotes()
         classified, classify_notes = labeling.classify(batch, detected, segmented, self.models, plan.ontology)
