@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from training.generator import CLASS_NAMES, TRAINED, Scene, generate
 from training.generator.distractors import DISTRACTORS
+from training.runtime import WORK
 from training.seeds import TRAIN
 
-WORK: Final = Path(__file__).parent / ".work"
 MAX_INSTANCES: Final = 8
 MAX_WINDOWS: Final = 6
 CHUNK: Final = 100

@@ -13,6 +13,7 @@ import numpy as np
 import open_clip
 import torch
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -50,9 +51,9 @@ def load_classifier(folder: Path) -> Any:
     return model.eval()
 
 
-def detector_report(pictures: list[Labelled], edition: Edition = PUBLISHED) -> dict[str, Any]:
+def detector_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
     """Box AP50 per class, recall, the best threshold, and how many boxes unknown words draw."""
-    model, processor = load_detector(STARTER / "detector")
+    model, processor = load_detector(weights / "detector")
     names = edition.classes
     begun = time.monotonic()
     found = [detect(model, processor.image_processor, processor.tokenizer, p.path, names) for p in pictures]
@@ -77,9 +78,18 @@ def detector_report(pictures: list[Labelled], edition: Edition = PUBLISHED) -> d
     }
 
 
-def classifier_report(pictures: list[Labelled], edition: Edition = PUBLISHED) -> dict[str, Any]:
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.float64], bins: int = 10) -> float:
+    """Mean distance of confidence ``(N,)`` from the share that is right ``(N,)``, over equal bins, by their counts."""
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(float((confidence[places == b] - right[places == b]).sum())) for b in range(bins)]
+    return sum(gaps) / max(1, len(right))
+
+
+def classifier_report(
+    pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER
+) -> dict[str, Any]:
     """Top-1 on ground-truth crops with the class names, with synonyms, and the cross-entropy."""
-    model = load_classifier(STARTER / "classifier")
+    model = load_classifier(weights / "classifier")
     names = edition.classes
     pixels, labels = natural_crops(pictures)
     begun = time.monotonic()
@@ -97,15 +107,16 @@ def classifier_report(pictures: list[Labelled], edition: Edition = PUBLISHED) ->
         "top1_synonyms": float(others.mean()),
         "cross_entropy": float(cross_entropy(scale * similarity, torch.from_numpy(labels))),
         "mean_confidence": float(confidence.mean()),
+        "expected_calibration_error": calibration_error(confidence, right),
         "logit_scale": scale,
         "seconds_per_crop": seconds,
     }
 
 
-def segmenter_report(pictures: list[Labelled], edition: Edition = PUBLISHED) -> dict[str, Any]:
+def segmenter_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
     """Mean IoU per class with ground-truth boxes, against filling the box."""
     begun = time.monotonic()
-    report: dict[str, Any] = measure_masks(load_segmenter(STARTER / "segmenter"), pictures, edition.classes)
+    report: dict[str, Any] = measure_masks(load_segmenter(weights / "segmenter"), pictures, edition.classes)
     return {**report, "seconds_per_picture": (time.monotonic() - begun) / len(pictures)}
 
 

@@ -31,7 +31,7 @@ def hairline(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask
     return draw_scratch(rng, canvas, scenery, length, float(rng.uniform(1.0, 3.0)), scuffs=False)
 
 
-THIN: Final[Edition] = replace(PUBLISHED, name="thin", defects={"scratch": hairline}, weights={})
+THIN: Final[Edition] = replace(PUBLISHED, name="thin", defects={"scratch": hairline}, weights={}, fine=True)
 
 
 def scene(seed: int, size_wh: tuple[int, int] = SIZE_WH) -> Scene:

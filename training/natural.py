@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -82,3 +83,17 @@ def natural_set(split: str, count: int, workers: int = 2, edition: Edition = TRA
         path = folder / f"{seed}.jpg"
         found.append(Labelled(path, record["surface"], boxes, labels, folder / f"{seed}.ids.png"))
     return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Generate pictures of natural sizes (resumable).")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    natural_set(arguments.split, arguments.pictures, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -80,7 +80,7 @@ def generate(
     instances = _add_defects(rng, canvas, scenery, count if defects is None else defects, edition)
     if edition.perspective and rng.random() < edition.perspective:
         canvas, instances, windows = _at_an_angle(rng, canvas, instances, windows)
-    image = camera.expose(rng, camera.light(rng, canvas))
+    image = camera.expose(rng, camera.light(rng, canvas), sharp=edition.fine)
     return Scene(seed, name, image, instances, windows)
 
 
