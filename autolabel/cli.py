@@ -9,7 +9,7 @@ import sys
 import click
 
 from autolabel import __version__
-from autolabel.commands import label, results, setup, sync
+from autolabel.commands import label, noise, results, review, setup, sync
 from autolabel.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from autolabel.errors import AutolabelError, UsageError
 
@@ -45,6 +45,8 @@ for _command in (
     results.report,
     results.export,
     results.evaluate,
+    noise.noise,
+    review.review,
     sync.push,
     sync.pull,
     sync.sync,

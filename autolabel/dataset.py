@@ -20,7 +20,7 @@ from autolabel.images import Source, decode, image_id, read_bytes
 from autolabel.issues import read_issues
 from autolabel.manifest import RunManifest, write_atomically
 from autolabel.ontology import Ontology
-from autolabel.shards import Classified, Detected, ImageRow, Segmented
+from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented
 from autolabel.store import Place, RunFolder
 from autolabel.types import (
     RGB,
@@ -232,24 +232,17 @@ class Run:
     def _load(self, shard: int) -> list[AnnotatedImage]:
         tables = self._tables(shard)
         resolved = shards.read_resolve(self._folder.file(shard, "annotations", self.manifest.keys.resolve))
-        found: list[list[Annotation]] = [[] for _ in tables.rows]
-        for place, proposal in enumerate(map(int, resolved.proposals)):
-            row = int(tables.detected.images[proposal])
-            label = int(resolved.label_ids[place]), resolved.labels[place]
-            found[row].append(tables.annotation(proposal, resolved.ids[place], label))
         self._sources.update((row.path, Source(row.path, row.uri, row.fingerprint)) for row in tables.rows)
-        return [
-            AnnotatedImage(_image(row), tuple(annotations)) for row, annotations in zip(tables.rows, found, strict=True)
-        ]
+        return tables.annotated(resolved)
 
     def _load_proposals(self, shard: int) -> dict[str, ImageProposals]:
         tables = self._tables(shard)
         return {row.path: tables.proposals(place) for place, row in enumerate(tables.rows)}
 
-    def _tables(self, shard: int) -> _Tables:
+    def _tables(self, shard: int) -> Tables:
         keys, folder = self.manifest.keys, self._folder
         class_count = len(self.ontology.all_classes)
-        return _Tables(
+        return Tables(
             shards.read_images(folder.images_file(shard)),
             shards.read_detect(folder.file(shard, "detect", keys.detect), class_count),
             shards.read_segment(folder.file(shard, "segment", keys.segment)),
@@ -274,15 +267,27 @@ class ImageProposals:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tables:
-    """What the models said about a shard."""
+class Tables:
+    """What the models said about the images of a shard, or of a batch in memory."""
 
     rows: tuple[ImageRow, ...]
     detected: Detected
     segmented: Segmented
     classified: Classified
 
+    def annotated(self, resolved: Resolved) -> list[AnnotatedImage]:
+        """Return each image with its annotations."""
+        found: list[list[Annotation]] = [[] for _ in self.rows]
+        for place, proposal in enumerate(map(int, resolved.proposals)):
+            row = int(self.detected.images[proposal])
+            label = int(resolved.label_ids[place]), resolved.labels[place]
+            found[row].append(self.annotation(proposal, resolved.ids[place], label))
+        return [
+            AnnotatedImage(_image(row), tuple(annotations)) for row, annotations in zip(self.rows, found, strict=True)
+        ]
+
     def annotation(self, proposal: int, uid: str, label: tuple[int, str]) -> Annotation:
+        """Return one proposal as an annotation."""
         scores = self.detected.class_scores[proposal]
         probs = self.classified.probs
         mask = self.segmented.masks[proposal]
@@ -300,6 +305,7 @@ class _Tables:
         )
 
     def proposals(self, place: int) -> ImageProposals:
+        """Return all proposals of one image."""
         mine = np.flatnonzero(self.detected.images == place)
         probs, embeddings = self.classified.probs, self.classified.embeddings
         return ImageProposals(

@@ -155,28 +155,24 @@ class Pass:
         if all(_known_failure(image.row, places.get(image.row.path)) for image in batch):
             self._advance(len(batch), len(batch), 0)
             return
-        detected, detect_notes, brought = labeling.detect(batch, self.models, plan)
-        if brought is None:
-            segmented, segment_notes = labeling.segment(batch, detected, self.models, plan.tiles)
-        else:
-            segmented, segment_notes = brought, shards.StageNotes()
-        classified, classify_notes = labeling.classify(batch, detected, segmented, self.models, plan.ontology)
         rows = [image.row for image in batch]
-        failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
-        failed = frozenset(failure.path for failure in failures)
-        resolved, resolve_notes = labeling.resolve_shard(rows, detected, classified, failed, plan)
+        done = labeling.run_stages(batch, self.models, plan)
         self.folder.add_shard(
             rows,
             shards.StageNotes(sum(image.seconds for image in batch)),
             {
-                f"detect-{keys.detect}": (shards.detect_table(detected), detect_notes),
-                f"segment-{keys.segment}": (shards.segment_table(segmented), segment_notes),
-                f"classify-{keys.classify}": (shards.classify_table(classified, len(detected.images)), classify_notes),
-                f"annotations-{keys.resolve}": (shards.resolve_table(resolved), resolve_notes),
+                f"detect-{keys.detect}": (shards.detect_table(done.detected), done.detect_notes),
+                f"segment-{keys.segment}": (shards.segment_table(done.segmented), done.segment_notes),
+                f"classify-{keys.classify}": (
+                    shards.classify_table(done.classified, len(done.detected.images)),
+                    done.classify_notes,
+                ),
+                f"annotations-{keys.resolve}": (shards.resolve_table(done.resolved), done.resolve_notes),
             },
         )
         unread = sum(row.failure is not None for row in rows)
-        self._advance(len(batch), unread + len(failed), sum(resolve_notes.labels.values()))
+        failed = {failure.path for failure in done.failures}
+        self._advance(len(batch), unread + len(failed), sum(done.resolve_notes.labels.values()))
 
     def _advance(self, images: int, failed: int, annotations: int) -> None:
         state = self._state

@@ -60,8 +60,10 @@ def read_issues_table(run: Path) -> pa.Table:
 
 def read_issues(run: Path, *, flagged_only: bool = False) -> list[LabelIssue]:
     """Read a run's label issues, the worst first."""
-    rows = read_issues_table(run).to_pylist()
-    return [_issue(row) for row in rows if row["flagged"] or not flagged_only]
+    table = read_issues_table(run)
+    if flagged_only:
+        table = table.filter(table.column("flagged"))
+    return [_issue(row) for row in table.to_pylist()]
 
 
 def read_notes(run: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented
 from autolabel.stages.detect import Proposals, propose
 from autolabel.stages.isolate import predict_isolated
 from autolabel.stages.resolve import Gates, resolve
-from autolabel.stages.tiles import WHOLE, Tiles, detect_in_views, segment_in_views
+from autolabel.stages.tiles import Tiles, detect_in_views, segment_in_views
 from autolabel.types import RGB, Classifications, Detections, Failure, Float, Mask, Segments
 
 Answer = TypeVar("Answer")
@@ -47,24 +47,63 @@ class Plan:
     proposal_iou: float
     proposal_limit: int
     run_id: str
-    tiles: Tiles = WHOLE
+    tiles: Tiles
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the stages say about one batch, and what each of them noted."""
+
+    detected: Detected
+    segmented: Segmented
+    classified: Classified
+    resolved: Resolved
+    detect_notes: StageNotes
+    segment_notes: StageNotes
+    classify_notes: StageNotes
+    resolve_notes: StageNotes
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What the models could not do."""
+        return (*self.detect_notes.failures, *self.segment_notes.failures, *self.classify_notes.failures)
+
+
+def run_stages(batch: Sequence[ReadImage], models: Models, plan: Plan) -> Batch:
+    """Take one batch through all stages, from pixels to annotations."""
+    detected, detect_notes, brought = detect(batch, models, plan)
+    if brought is not None:
+        segmented, segment_notes = brought, StageNotes()
+    else:
+        segmented, segment_notes = segment(batch, detected, models, plan.tiles)
+    classified, classify_notes = classify(batch, detected, segmented, models, plan.ontology)
+    failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
+    failed = frozenset(failure.path for failure in failures)
+    resolved, notes = resolve_shard([image.row for image in batch], detected, classified, failed, plan)
+    return Batch(
+        detected, segmented, classified, resolved, detect_notes, segment_notes, classify_notes, resolve_notes=notes
+    )
 
 
 def read(source: Source) -> ReadImage:
     """Read and decode one image; what goes wrong becomes its row's failure."""
     started = time.perf_counter()
     row = ImageRow(source.path, redact(source.uri), source.fingerprint)
-    stage = "read"
     try:
         data = read_bytes(source)
-        stage = "decode"
-        pixels = decode(data, source.path)
+    except Exception as error:
+        return ReadImage(replace(row, failure=_failure(source.path, "read", error)), None)
+    return replace(from_bytes(data, row), seconds=time.perf_counter() - started)
+
+
+def from_bytes(data: bytes, row: ImageRow) -> ReadImage:
+    """Decode one image that is in memory; ``row`` says what it is called."""
+    try:
+        pixels = decode(data, row.path)
     except Exception as error:  # this is the image's boundary: whatever a file does to a decoder is its own failure
-        failure = Failure(source.path, stage, type(error).__name__, str(error))
-        return ReadImage(replace(row, failure=failure), None)
+        return ReadImage(replace(row, failure=_failure(row.path, "decode", error)), None)
     height, width = pixels.shape[:2]
-    row = replace(row, image_id=image_id(data), width=width, height=height)
-    return ReadImage(row, pixels, seconds=time.perf_counter() - started)
+    return ReadImage(replace(row, image_id=image_id(data), width=width, height=height), pixels)
 
 
 def reread(row: ImageRow, source: Source | None) -> ReadImage:
@@ -129,7 +168,7 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
 
 
 def segment(
-    batch: Sequence[ReadImage], detected: Detected, models: Models, tiles: Tiles = WHOLE
+    batch: Sequence[ReadImage], detected: Detected, models: Models, tiles: Tiles
 ) -> tuple[Segmented, StageNotes]:
     """Refine every proposal into a mask; images without proposals cost nothing."""
     count = len(detected.images)

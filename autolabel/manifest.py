@@ -44,6 +44,11 @@ class StageKeys(BaseModel):
     classify: str
     resolve: str
 
+    @property
+    def model_version(self) -> str:
+        """Name of what these keys stand for in an annotation tool: another one whenever an annotation could differ."""
+        return f"autolabel-{self.resolve}"
+
 
 class RunManifest(BaseModel):
     """Everything needed to know, and repeat, what a run did."""

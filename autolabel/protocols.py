@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from autolabel.types import RGB, Classifications, Detections, Float, Mask, ModelInfo, Segments
+from autolabel.types import RGB, Box, Classifications, Detections, Float, Mask, ModelInfo, Segments
 
 Task = Literal["detector", "segmenter", "classifier"]
 ENTRY_POINT_GROUPS: dict[Task, str] = {
@@ -44,6 +44,33 @@ class Segmenter(Protocol):
 
     def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> Sequence[Segments]:
         """Segment each image's ``(N, 4)`` px boxes; an image without boxes costs nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a person pointed at in one image: points ``(x, y)`` px on it, points beside it, and a box around it."""
+
+    positive: tuple[tuple[float, float], ...] = ()
+    negative: tuple[tuple[float, float], ...] = ()
+    box: Box | None = None
+
+
+@runtime_checkable
+class Promptable(Protocol):
+    """What a segmenter may offer beside `Segmenter`: an image is encoded once, then each click is cheap.
+
+    ``points`` says whether it was trained with points; one that was not is asked for boxes alone.
+    """
+
+    points: bool
+
+    def embed(self, image: RGB) -> object:
+        """Encode one image; what comes back is passed on to `segment_prompts` and may be kept for a while."""
+        ...
+
+    def segment_prompts(self, embedded: object, prompts: Sequence[Prompt]) -> Segments:
+        """Return a mask and its predicted IoU for each prompt about one encoded image."""
         ...
 
 

@@ -96,7 +96,7 @@ def label(
     sources = list_sources(inputs)
     with RunFolder(folder_path) as folder:
         previous = RunManifest.read(folder_path) if (folder_path / MANIFEST_NAME).is_file() else None
-        run_id = previous.run_id if previous else str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
+        run_id = previous.run_id if previous else new_run_id(ontology)
         # What was stored under a lower floor holds all that a higher one asks for.
         floor = min(recipe.floor(), float(previous.resolved["floor"]) if previous else 1.0)
         plan = make_plan(recipe, ontology, run_id, floor)
@@ -150,6 +150,11 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
         )
         Pass(folder, manifest, plan, None, lambda _: None).resolve_only()
     return Run(run.path)
+
+
+def new_run_id(ontology: Ontology) -> str:
+    """Name a new run by its classes and phrases, so that equal regions have equal ids wherever it is made."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
 
 
 def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float) -> Plan:

@@ -168,3 +168,18 @@ def test_a_disk_error_is_one_line(call: Call, workspace: Path) -> None:
     assert code == 1
     assert "Traceback" not in err
     assert "runs" in err
+
+
+def test_label_noise_is_a_step_of_a_run_and_follows_new_thresholds(make_run, tmp_path):
+    """Shards without any proposal are part of it; a run without labels has nothing to judge."""
+    from autolabel.commands.common import screen_for
+    from autolabel.commands.label import _finish, _judge
+    from autolabel.issues import read_notes
+
+    run = make_run(10, batch_size=1)
+    screen = screen_for(True, False)
+    assert _judge(screen, run) is not None
+    assert read_notes(run.path)["labels"] == "run"
+    empty = make_run(2, prompt="crack.", path=tmp_path / "empty")
+    _finish(screen, empty, noise=True, report=False)
+    assert read_notes(empty.path) is None

@@ -65,8 +65,8 @@ def configuration(image_size: int = IMAGE_SIZE) -> dict[str, Any]:
             "iou_prediction_use_sigmoid": True,
             "compile_image_encoder": False,
         },
-        # Read by autolabel alone: a model this small leaves specks far from its box.
-        "autolabel": {"margin": "0.1"},
+        # Read by autolabel alone: a model this small leaves specks far from its box, and it was trained on boxes only.
+        "autolabel": {"margin": "0.1", "points": "false"},
     }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
 @click.option("--offline", is_flag=True, help="Never ask a model hub.")
 @click.option("--retry-failed", is_flag=True, help="Try the images of the failure ledger again.")
+@click.option("--noise/--no-noise", default=True, help="Look for label noise at the end.  [default: --noise]")
 @click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.  [default: --report]")
 @output_options
 def run(
@@ -49,6 +50,7 @@ def run(
     path: Path | None,
     offline: bool,
     retry_failed: bool,
+    noise: bool,
     report: bool,
     quiet: bool,
     as_json: bool,
@@ -70,6 +72,7 @@ def run(
     """
     from autolabel import runner
     from autolabel.config import load_recipe
+    from autolabel.issues import read_notes
 
     screen = screen_for(quiet, as_json)
     recipe = load_recipe(settings.pop("recipe"))[0]
@@ -90,7 +93,10 @@ def run(
             retry_failed=retry_failed,
             on_progress=watch,
         )
-    _finish(screen, labelled, report=report, seconds=time.monotonic() - started, done=done)
+    seconds = time.monotonic() - started
+    # Issues stand as long as labels do: a run with nothing to do keeps them.
+    noise = noise and (done > 0 or read_notes(labelled.path) is None)
+    _finish(screen, labelled, noise=noise, report=report, seconds=seconds, done=done)
 
 
 @click.command()
@@ -109,6 +115,7 @@ def resolve(run: Path | None, recipe: str | None, quiet: bool, as_json: bool, **
     """
     from autolabel import runner
     from autolabel.config import load_recipe
+    from autolabel.issues import read_notes
 
     changes = _recipe_changes(settings)
     if recipe is not None:
@@ -116,8 +123,9 @@ def resolve(run: Path | None, recipe: str | None, quiet: bool, as_json: bool, **
         changes = {key: value for key, value in given.items() if key not in ("images", "models")}
     screen = screen_for(quiet, as_json)
     settled = runner.resolve_run(open_run(run), changes)
-    # A report that is there would show the old thresholds.
-    _finish(screen, settled, report=(settled.path / "report.html").is_file())
+    # Issues and a report that are there would speak of the old thresholds.
+    judged = (read_notes(settled.path) or {}).get("labels") == "run"
+    _finish(screen, settled, noise=judged, report=(settled.path / "report.html").is_file())
 
 
 @click.command()
@@ -131,7 +139,7 @@ def show(run: Path | None, quiet: bool, as_json: bool) -> None:
       autolabel show
       autolabel show runs/scratch-dent-1f0c2a --json
     """
-    _finish(screen_for(quiet, as_json), open_run(run), report=False)
+    _finish(screen_for(quiet, as_json), open_run(run), noise=False, report=False)
 
 
 def _recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
@@ -145,12 +153,21 @@ def _recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish(
-    screen: Screen, labelled: Run, *, report: bool, seconds: float | None = None, done: int | None = None
+    screen: Screen,
+    labelled: Run,
+    *,
+    noise: bool,
+    report: bool,
+    seconds: float | None = None,
+    done: int | None = None,
 ) -> None:
     """Print what a run came to; exit with 3 when images failed."""
     from autolabel.tables import empty_hint, failures_table, run_summary, summary_table
 
     summary = run_summary(labelled, seconds, done)
+    found = _judge(screen, labelled) if noise and labelled.manifest.counts.get("annotations") else None
+    if found is not None:
+        summary["flagged"] = found
     if report:
         from autolabel.report import write_report
 
@@ -165,7 +182,22 @@ def _finish(
         screen.say("nothing to do: every image was labelled before")
     if (hint := empty_hint(labelled)) is not None:
         screen.say(hint)
+    if found:
+        flags = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in found.items())
+        screen.say(f"labels to look at: {flags}; the report shows the worst, autolabel review all")
     if report:
         screen.say(f"report: [bold]{summary['report']}[/bold]")
     if labelled.manifest.status == "partial":
         sys.exit(EXIT_PARTIAL)
+
+
+def _judge(screen: Screen, labelled: Run) -> dict[str, int] | None:
+    """Look for label noise; what goes wrong there costs the flags and not the labels."""
+    from autolabel.quality import find_noise
+
+    screen.note("looking for label noise")
+    try:
+        return find_noise(labelled).flagged
+    except Exception as error:  # hours of labeling must not end in the traceback of a last, optional step
+        screen.note(f"warning: label noise was not looked for: {type(error).__name__}: {error}")
+        return None

@@ -137,6 +137,12 @@ class Checked:
             own if isinstance(own, ModelInfo) else ModelInfo(str(ref), None, None, runtime.device, runtime.dtype)
         )
 
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what a model offers beside its batch method, such as prompts for a segmenter."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._model, name)
+
     def predict_batch(self, images: Sequence[Any], *args: Any, **kwargs: Any) -> Sequence[Any]:
         """Pass the call on; raises ModelError when the number of answers is wrong."""
         answers = list(self._model.predict_batch(images, *args, **kwargs))

@@ -22,7 +22,7 @@ from autolabel.models.runtime import inference, keep_memory, on_gpu
 from autolabel.models.sets import licence_of
 from autolabel.models.specs import Options
 from autolabel.models.weights import load_strict, read_state_dict, weights_sha256
-from autolabel.protocols import ModelRef, Runtime
+from autolabel.protocols import ModelRef, Prompt, Runtime
 from autolabel.types import RGB, Float, Mask, ModelInfo, Segments
 
 _NAME = re.compile(r"sam2(?P<minor>[._]1)?[_-]hiera[_-](?P<size>tiny|small|base[_-]plus|large|t|s|b\+|l)(?![a-z])")
@@ -34,6 +34,8 @@ _DECODER_EXTRAS = {
     "dynamic_multimask_stability_thresh": 0.98,
 }
 _UPSAMPLED_PIXELS = 16_000_000
+# What SAM calls its points: beside the object, on it, and the corners of a box.
+_NEGATIVE, _POSITIVE, _CORNERS = 0, 1, (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,21 @@ class Sam2Options:
     """``batch`` images encoded at once, ``boxes`` decoded at once, ``multimask``: best of three masks for a box.
 
     With a ``margin`` a mask ends where its box does, grown by that share of the longer side; official models have none.
+    ``points`` says that the model was trained with points too, as official ones are.
     """
 
     batch: int
     boxes: int
     multimask: bool
     margin: float | None = None
+    points: bool = True
 
 
 def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
     """Load an official ``.pt``, a folder with ``config.yaml`` and weights, a repository of the hub, or ``starter``.
 
     Options: ``config`` (path or name of a configuration; otherwise chosen by the checkpoint's name), ``batch``,
-    ``boxes``, ``multimask``, ``margin``. A configuration may state its own in a table ``autolabel``.
+    ``boxes``, ``multimask``, ``margin``, ``points``. A configuration may state its own in a table ``autolabel``.
     """
     gpu = on_gpu(runtime)
     path = _one_checkpoint(locate(ref, runtime), ref)
@@ -65,6 +69,7 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
         options.integer("boxes", 64 if gpu else 8),
         options.flag("multimask"),
         options.number("margin", 0.0) if options.text("margin", "") else None,
+        options.flag("points", True),
     )
     options.done()
     model = build(config)
@@ -159,8 +164,16 @@ class _Embedded:
     fine: tuple[torch.Tensor, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One image that was encoded for prompts."""
+
+    features: _Embedded
+    size_hw: tuple[int, int]
+
+
 class Sam2Segmenter:
-    """Box-prompted SAM 2."""
+    """SAM 2, prompted by boxes, and by points where a person clicks."""
 
     def __init__(self, info: ModelInfo, options: Sam2Options, model: Any) -> None:
         self.info = info
@@ -185,33 +198,62 @@ class Sam2Segmenter:
                 places = busy[start : start + self._options.batch]
                 embedded = self._embed([images[place] for place in places])
                 owners = np.repeat(np.arange(len(places)), [len(boxes_xyxy[place]) for place in places])
-                prompts = np.concatenate([self._scaled(boxes_xyxy[p], images[p]) for p in places])
+                corners = [self._scaled(boxes_xyxy[p].reshape(-1, 2), images[p].shape[:2]) for p in places]
+                prompts = np.concatenate(corners).reshape(-1, 2, 2)
                 for first in range(0, len(owners), self._options.boxes):
                     part = slice(first, first + self._options.boxes)
-                    logits, quality = self._decode(embedded, owners[part], prompts[part])
+                    logits, quality = self._decode(embedded, owners[part], prompts[part], self._options.multimask)
                     for row, owner in enumerate(owners[part]):
                         scores[places[owner]].append(float(quality[row]))
                     for owner in dict.fromkeys(owners[part].tolist()):
                         own = owners[part] == owner
                         place = places[owner]
                         done = len(masks[place])
-                        windows = self._windows(boxes_xyxy[place][done : done + int(own.sum())], images[place])
+                        boxes = boxes_xyxy[place][done : done + int(own.sum())]
+                        windows = self._windows(boxes, images[place].shape[:2])
                         mine = logits[torch.from_numpy(own).to(logits.device)]
                         masks[place] += _full_size(mine, images[place].shape[:2], windows)
         return [Segments(tuple(m), np.array(s, np.float32)) for m, s in zip(masks, scores, strict=True)]
 
-    def _scaled(self, boxes_xyxy: Float, image: RGB) -> Float:
-        """Boxes in px of the model's square input."""
+    @property
+    def points(self) -> bool:
+        """Whether the model was trained with points."""
+        return self._options.points
+
+    def embed(self, image: RGB) -> _Seen:
+        """Encode one image, for any number of prompts."""
         height, width = image.shape[:2]
-        scale = np.array([width, height, width, height], np.float32)
-        scaled: Float = (boxes_xyxy.astype(np.float32) / scale * self._model.image_size).astype(np.float32)
+        with inference(self._runtime):
+            return _Seen(self._embed([image]), (height, width))
+
+    def segment_prompts(self, embedded: _Seen, prompts: Sequence[Prompt]) -> Segments:
+        """Return one mask and its predicted IoU for each prompt; a lone click gets the best of three masks."""
+        masks, scores = list[Mask](), list[float]()
+        with inference(self._runtime):
+            for prompt in prompts:
+                points, kinds = _points_of(prompt)
+                alone = prompt.box is None and len(points) == 1
+                scaled = self._scaled(points, embedded.size_hw)[None]
+                logits, quality = self._decode(
+                    embedded.features, np.zeros(1, np.int64), scaled, alone or self._options.multimask, kinds
+                )
+                box = None if prompt.box is None else np.array([prompt.box.xyxy], np.float32)
+                windows = None if box is None else self._windows(box, embedded.size_hw)
+                masks += _full_size(logits, embedded.size_hw, windows)
+                scores.append(float(quality[0]))
+        return Segments(tuple(masks), np.array(scores, np.float32))
+
+    def _scaled(self, points_xy: Float, size_hw: tuple[int, ...]) -> Float:
+        """``(N, 2)`` px of an image in px of the model's square input."""
+        scale = np.array([size_hw[1], size_hw[0]], np.float32)
+        scaled: Float = (points_xy.astype(np.float32) / scale * self._model.image_size).astype(np.float32)
         return scaled
 
-    def _windows(self, boxes_xyxy: Float, image: RGB) -> list[tuple[slice, slice]] | None:
+    def _windows(self, boxes_xyxy: Float, size_hw: tuple[int, ...]) -> list[tuple[slice, slice]] | None:
         """Rows and columns in which each box's mask may lie; None: anywhere."""
         if self._options.margin is None:
             return None
-        height, width = image.shape[:2]
+        height, width = size_hw
         grow = self._options.margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
         low = np.clip(np.floor(boxes_xyxy[:, :2] - grow[:, None]), 0, None).astype(int)
         high = np.minimum(np.ceil(boxes_xyxy[:, 2:] + grow[:, None]), (width, height)).astype(int)
@@ -238,26 +280,46 @@ class Sam2Segmenter:
         return _Embedded(levels[-1], tuple(levels[:-1]))
 
     def _decode(
-        self, embedded: _Embedded, owners: np.ndarray[Any, Any], prompts: Float
+        self,
+        embedded: _Embedded,
+        owners: np.ndarray[Any, Any],
+        prompts: Float,
+        multimask: bool,
+        kinds: Sequence[int] = _CORNERS,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode boxes of several images at once: mask logits ``(n, S/4, S/4)`` and predicted IoU ``(n,)``."""
+        """Decode prompts of several images at once: mask logits ``(n, S/4, S/4)`` and predicted IoU ``(n,)``.
+
+        ``prompts`` is ``(n, P, 2)`` px of the square input, and ``kinds`` says what each of the P points is.
+        """
         model = self._model
         index = torch.from_numpy(owners).to(embedded.coarse.device)
-        corners = torch.from_numpy(prompts).to(embedded.coarse.device).reshape(-1, 2, 2)
-        labels = torch.tensor([[2, 3]], dtype=torch.int, device=corners.device).expand(len(corners), -1)
-        sparse, dense = model.sam_prompt_encoder(points=(corners, labels), boxes=None, masks=None)
+        points = torch.from_numpy(prompts).to(embedded.coarse.device)
+        labels = torch.tensor([kinds], dtype=torch.int, device=points.device).expand(len(points), -1)
+        sparse, dense = model.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
         logits, quality, _, _ = model.sam_mask_decoder(
             image_embeddings=embedded.coarse[index],
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=self._options.multimask,
+            multimask_output=multimask,
             repeat_image=False,
             high_res_features=[level[index] for level in embedded.fine] or None,
         )
         best = quality.argmax(dim=1)
         rows = torch.arange(len(best), device=best.device)
         return logits[rows, best].float(), quality[rows, best].float().clamp(0, 1).cpu()
+
+
+def _points_of(prompt: Prompt) -> tuple[Float, tuple[int, ...]]:
+    """Points ``(P, 2)`` px, the corners of the box first, and what each of them is."""
+    corners = () if prompt.box is None else (prompt.box.xyxy[:2], prompt.box.xyxy[2:])
+    points = (*corners, *prompt.positive, *prompt.negative)
+    kinds = (
+        *(_CORNERS if corners else ()),
+        *(_POSITIVE for _ in prompt.positive),
+        *(_NEGATIVE for _ in prompt.negative),
+    )
+    return np.array(points, np.float32).reshape(-1, 2), kinds
 
 
 def _full_size(

@@ -8,11 +8,12 @@ import os
 import tempfile
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolabel.errors import UsageError
 from autolabel.report.cards import Card, make_card, thumbnail_side
 from autolabel.report.context import build_context
+from autolabel.report.doubts import Doubts
 from autolabel.report.sample import Sampler
 from autolabel.report.statistics import Statistics
 
@@ -32,17 +33,21 @@ def write_report(run: Run, out: Path, *, max_images: int = DEFAULT_MAX_IMAGES) -
         raise UsageError(f"max_images must be >= 0, got {max_images}")
     target = out / "report.html" if out.is_dir() or not out.suffix else out
     statistics, sampler = Statistics.empty(len(run.labels.classes)), Sampler(max_images)
+    doubts = Doubts.of(run)
     for item in run:
         statistics.add(item)
         sampler.add(item)
+        if doubts is not None:
+            doubts.add(item)
     shown = sampler.chosen()
     side = thumbnail_side(len(shown))
-    html = render(run, statistics, [make_card(run, one, side) for one in shown])
+    noise = doubts.section(run) if doubts is not None else None
+    html = render(run, statistics, [make_card(run, one, side) for one in shown], noise)
     _write_atomically(target, html)
     return target
 
 
-def render(run: Run, statistics: Statistics, cards: list[Card]) -> str:
+def render(run: Run, statistics: Statistics, cards: list[Card], noise: dict[str, Any] | None = None) -> str:
     """Return the page; every value from outside is escaped, and its policy lets only its own script run."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -61,6 +66,7 @@ def render(run: Run, statistics: Statistics, cards: list[Card]) -> str:
         script=Markup(script),
         style=Markup(style),
         script_hash=digest,
+        noise=noise,
         **build_context(run, statistics, cards),
     )
 

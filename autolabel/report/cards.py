@@ -126,7 +126,7 @@ def _shape(annotation: Annotation, image: Image, max_side: int) -> Shape:
         left=round(100 * box.x_min / image.width, 2),
         top=round(100 * box.y_min / image.height, 2),
         bottom=round(100 * box.y_max / image.height, 2),
-        path=_outline(annotation.mask, max(image.width, image.height) / max_side) if annotation.mask else "",
+        path=outline(annotation.mask, max(image.width, image.height) / max_side) if annotation.mask else "",
         differs=disagrees(annotation),
         human=annotation.origin == "human",
         phrase_scores=annotation.phrase_scores,
@@ -134,8 +134,8 @@ def _shape(annotation: Annotation, image: Image, max_side: int) -> Shape:
     )
 
 
-def _outline(mask: Mask, px_per_dot: float) -> str:
-    """Draw a mask for a picture that shows ``px_per_dot`` px in one dot; specks smaller than a dot are left out."""
+def outline(mask: Mask, px_per_dot: float) -> str:
+    """Draw a mask as an SVG path at ``px_per_dot`` px of the image; specks smaller than a dot are left out."""
     dot = max(px_per_dot, 1.0)
     rings = [ring for ring in mask_rings(mask) if ring.area >= dot * dot]
     return svg_path([simplify(ring, 0.75 * dot, max_area_change=0.5) for ring in rings])

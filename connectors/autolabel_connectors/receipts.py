@@ -86,6 +86,10 @@ class Receipts:
         if self._notes.get(key) != value:
             self._append([{"note": [key, value]}])
 
+    def note_all(self, facts: Mapping[str, Any]) -> None:
+        """Remember many small facts at once."""
+        self._append([{"note": [key, value]} for key, value in facts.items() if self._notes.get(key) != value])
+
     def noted(self, key: str, default: Any = None) -> Any:
         """Return a remembered fact."""
         return self._notes.get(key, default)

@@ -67,6 +67,18 @@ def test_another_user_sees_only_what_is_theirs(cvat: StandIn, cvat_client: Clien
         worker.tasks.retrieve(task.id)
     task.get_jobs()[0].update({"assignee": user["id"]})
     assert [found.id for found in worker.tasks.list()] == [task.id]
+    label = label_ids(task)["dent"]
+    [job] = worker.jobs.list(assignee="worker")
+    patch(job, "create", rectangle(label))
+    job.update({"state": "completed"})
+    for forbidden in (
+        lambda: patch(worker.tasks.retrieve(task.id), "create", rectangle(label)),
+        lambda: job.update({"stage": "acceptance"}),
+        worker.tasks.retrieve(task.id).remove,
+    ):
+        with pytest.raises(exceptions.ForbiddenException):
+            forbidden()
+    assert len(task.get_annotations().shapes) == 1
 
 
 def test_projects_are_found_by_name_search_and_filter_over_all_pages(cvat: StandIn, cvat_client: Client):
@@ -102,6 +114,15 @@ def test_labels_are_added_renamed_and_deleted_through_the_project(cvat_client: C
             project.update({"labels": labels})
         assert error.value.status == status
     assert len(project.get_labels()) == 2
+
+
+def test_a_change_of_labels_gives_the_jobs_a_new_date(cvat_client: Client, tmp_path: Path):
+    project = cvat_client.projects.create({"name": "p", "labels": LABELS})
+    task = make_task(cvat_client, tmp_path, labels=[], project_id=project.id)
+    before = [task.fetch().updated_date, task.get_jobs()[0].updated_date]
+    project.update({"labels": [{"name": "rust"}]})
+    assert task.fetch().updated_date > before[0]
+    assert task.get_jobs()[0].updated_date > before[1]
 
 
 @pytest.mark.parametrize("tus", [False, True], ids=["multipart", "tus"])
@@ -156,8 +177,12 @@ def test_a_file_that_is_no_image_fails_the_request(cvat_client: Client, tmp_path
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(BackgroundRequestException, match="cannot identify image file"):
         make_from(cvat_client, [tmp_path / "broken.png"])
+    [task] = cvat_client.tasks.list()
+    assert (task.size, task.jobs.count, task.get_annotations().shapes) == (0, 0, [])
+    bare = cvat_client.tasks.create({"name": "bare"})
+    assert not hasattr(bare._model, "size")
     with pytest.raises(exceptions.ApiException) as error:
-        cvat_client.tasks.list()[0].get_annotations()
+        bare.get_annotations()
     assert error.value.status == 400
 
 

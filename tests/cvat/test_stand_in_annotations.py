@@ -118,6 +118,7 @@ def test_put_replaces_all_and_gives_new_ids(task: Task):
         ({"points": [1.0, 2.0, 3.0]}, {"shapes": [{}, {"points": ["invalid length for shape type 'rectangle'"]}]}),
         ({"type": "polygon"}, {"shapes": [{}, {"points": ["invalid length for shape type 'polygon'"]}]}),
         ({"attributes": [{"spec_id": 77, "value": "x"}]}, ["spec_id `77` is invalid"]),
+        ({"id": 5}, {"shapes": [{}, {"id": ["must be absent"]}]}),
         ({"type": "blob"}, {"shapes": [{}, {"type": ['"blob" is not a valid choice.']}]}),
     ],
 )

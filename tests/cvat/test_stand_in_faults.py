@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cvat.helpers import label_ids, make_task, patch, rectangle
+from tests.cvat.helpers import label_ids, make_task, patch, rectangle, upload_by_tus, write_images
 from tests.cvat.stand_in import Fault, StandIn
 
 cvat_sdk = pytest.importorskip("cvat_sdk")
 import urllib3  # noqa: E402
 from cvat_sdk.api_client import exceptions  # noqa: E402
+from cvat_sdk.core.exceptions import CvatSdkException  # noqa: E402
 
 if TYPE_CHECKING:
     from cvat_sdk import Client
@@ -116,6 +117,44 @@ def test_a_person_may_come_before_or_after_a_request(cvat: StandIn, task: Task):
     cvat.faults.add(Fault.after(lambda: cvat.human.delete(shape)), method="GET", path=ANNOTATIONS)
     assert len(task.get_annotations().shapes) == 1
     assert task.get_annotations().shapes == []
+
+
+def test_bodies_over_the_limit_are_refused(cvat: StandIn, task: Task):
+    label = label_ids(task)["dent"]
+    cvat.max_body = 1000
+    patch(task, "create", *[rectangle(label)] * 5)
+    with pytest.raises(exceptions.ApiException) as error:
+        patch(task, "create", *[rectangle(label)] * 50)
+    assert error.value.status == 413
+    assert len(task.get_annotations().shapes) == 5
+
+
+def test_logins_expire_and_projects_go_in_the_middle(cvat: StandIn, cvat_client: Client):
+    first = cvat.human.create_project("first")
+    second = cvat_client.projects.create({"name": "second"})
+    cvat.faults.add(Fault.before(lambda: cvat.human.delete_project(second.id)), path=f"/api/projects/{second.id}")
+    with pytest.raises(exceptions.NotFoundException):
+        second.fetch()
+    token = cvat_sdk.make_client(cvat.url, access_token=cvat.token())
+    cvat.faults.add(Fault.after(cvat.expire_logins), path="/api/projects")
+    assert [project.id for project in cvat_client.projects.list()] == [first]
+    for client in (cvat_client, token):
+        with pytest.raises(exceptions.UnauthorizedException):
+            client.projects.list()
+    cvat_client.login(cvat.credentials)
+    assert len(cvat_client.projects.list()) == 1
+
+
+def test_what_a_broken_upload_leaves_is_in_the_way(cvat: StandIn, cvat_client: Client, tmp_path: Path):
+    paths = write_images(tmp_path, 2)
+    task = cvat_client.tasks.create({"name": "t"})
+    cvat.faults.add(Fault.error(500), method="PATCH", nth=2, times=3)
+    with pytest.raises(CvatSdkException, match="Too many upload errors"):
+        upload_by_tus(cvat_client, task, paths)
+    with pytest.raises(exceptions.ApiException, match="same name already exists"):
+        upload_by_tus(cvat_client, task, paths)
+    task.upload_data(paths)
+    assert task.size == 2
 
 
 def test_a_stopped_server_refuses_and_comes_back_on_its_port(cvat: StandIn, task: Task):

@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from filelock import FileLock
 
+from tests.services import launch, stop
+
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
@@ -47,17 +49,6 @@ ADMIN = "admin@example.com"
 PASSWORD = "label-studio-tests"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 START_LIMIT_S = 180.0  # the first start migrates the database: 30 s alone on a machine, more beside other work
-STOP_LIMIT_S = 10.0
-
-# Label Studio has no way to end with its parent, and a test process may be killed: Linux can see to that.
-LAUNCH = """
-import ctypes, os, signal, sys
-try:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-except AttributeError:
-    pass
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 SETTINGS = {
     "LABEL_STUDIO_USERNAME": ADMIN,
@@ -161,16 +152,8 @@ class LabelStudioServer:
         }
         # Settings that a developer exported for a server of their own must not reach this one.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LABEL_STUDIO_")}
-        serve = [executable(), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", self.port]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(word) for word in (VENV / "bin" / "python", "-c", LAUNCH, *serve)],
-                env={**inherited, **settings},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        serve = [executable(), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(self.port)]
+        self.process = launch(serve, self.log, {**inherited, **settings})
         try:
             self.wait_until(self._healthy, "an answer from /health", limit_s=START_LIMIT_S)
         except BaseException:
@@ -179,21 +162,14 @@ class LabelStudioServer:
 
     def stop(self) -> None:
         """End the process as an administrator would, or by force if it takes too long."""
-        if self.process is None:
-            return
-        self._signal(signal.SIGTERM)
-        try:
-            self.process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self.process.wait()
-        self.process = None
+        if self.process is not None:
+            stop(self.process)
+            self.process = None
 
     def kill(self) -> None:
         """End the process at once, as a crash would."""
         if self.process is not None:
-            self._signal(signal.SIGKILL)
-            self.process.wait()
+            stop(self.process, signal.SIGKILL)
             self.process = None
 
     def restart(self) -> None:
@@ -259,11 +235,6 @@ class LabelStudioServer:
             return httpx.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)  # a session of its own: its group has its number
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ Fixture ``cvat`` (tests/cvat/conftest.py) gives a started one, ``cvat_client`` a
 
 * ``StandIn(version="2.57.0")`` keeps the ``score`` of shapes, the default 2.54.1 drops it.
 * ``StandIn(share=folder, buckets={"name": folder})`` is the server's file share and its cloud storages.
+* ``StandIn(max_body=N)`` answers 413 to bodies of more than N bytes.
 * ``StandIn(state_file=path)`` survives ``restart()`` and a new process; without one ``restart()`` keeps the memory.
 * ``python -m tests.cvat.stand_in --port N --state FILE`` runs it as a process of its own.
 * ``server.errors`` holds tracebacks of the stand-in itself: a test that sees a 500 looks there first.
@@ -22,13 +23,25 @@ Each request of a push in turn meets with a fault:
         server.faults.at(number, Fault.drop_after())   # the server does it, the client never hears of it
         ...                                            # push again, and again without a fault; compare
 
-What the real server does and one would not think:
+``server.expire_logins()``, ``server.restart()``, ``server.human.delete_project()`` and the like happen in the middle
+of a push by ``Fault.before(action)`` and ``Fault.after(action)``.
 
-* ``action=update`` deletes the shapes of these ids and creates them as given: all fields are replaced, attributes
-  that are not sent fall back to their defaults, and a shape that is gone comes back with its old id.
-* ``spec_id`` of another label: 400. An id that another job holds: 400.
+What the real server does and one would not think. Recorded:
+
+* ``action=update`` replaces all fields of a shape; attributes that are not sent fall back to the label's defaults.
+* An update of a shape that is gone is answered 200 with what was sent.
 * A frame that the task does not have: 200, and the shape is dropped; the answer then has no shape.
-* Files of one name in an upload are appended to each other: one frame.
+
+Read in the server's public source, not recorded:
+
+* An update deletes the rows of these ids and creates them as given, so what was gone comes back with its old id.
+* A delete of a shape that is gone, or is in another job, is answered 200 with what was sent.
+* ``spec_id`` of another label: 400. An id that another job holds: 400.
+* An update without an id creates; a create with an id and a delete without one are refused: 400.
+* A task of several jobs answers job by job, so not in the order in which shapes were sent.
+* Files of one name in an upload are appended to each other: one frame. What a broken upload left stays, and by TUS
+  a name that is there is refused: 409. So a broken upload is best begun anew with a new task.
+* A person's edit of an ``auto`` shape makes it ``semi-auto``; a change of labels gives all jobs a new date.
 """
 
 from .faults import Fault, Faults, Rule

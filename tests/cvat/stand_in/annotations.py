@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from .http import ApiError
@@ -15,6 +14,12 @@ TABLES = {"tags": "engine_labeledimage", "shapes": "engine_labeledshape", "track
 
 def empty() -> Row:
     return {"version": 0, "tags": [], "shapes": [], "tracks": []}
+
+
+def copied(row: Row) -> Row:
+    """A copy down to attributes, keyframes and elements; points are shared, as nobody changes them in place."""
+    nested = {key: [copied(part) for part in row[key]] for key in ("attributes", "shapes", "elements") if key in row}
+    return {**row, **nested}
 
 
 def write_task(site: Site, task: Row, action: str, data: Row) -> Row:
@@ -34,7 +39,7 @@ def part_of(data: Row, job: Row) -> Row:
     first, last = job["start_frame"], job["stop_frame"]
     return {
         "version": 0,
-        **{kind: [copy.deepcopy(row) for row in data[kind] if first <= row["frame"] <= last] for kind in KINDS},
+        **{kind: [copied(row) for row in data[kind] if first <= row["frame"] <= last] for kind in KINDS},
     }
 
 
@@ -114,7 +119,7 @@ def insert(site: Site, stored: dict[str, dict[int, Row]], kind: str, row: Row) -
         settle_frames(row)
         for keyframe in row["shapes"]:
             keyframe["id"] = keyframe["id"] or site.state.next_id("keyframe")
-    stored[kind][row["id"]] = copy.deepcopy(row)
+    stored[kind][row["id"]] = copied(row)
 
 
 def fresh_id(site: Site, kind: str) -> int:
@@ -129,7 +134,7 @@ def settle_frames(track: Row) -> None:
     """A track and its first keyframe have the same frame."""
     first = min(track["shapes"], key=lambda keyframe: keyframe["frame"])
     if track["frame"] < first["frame"]:
-        track["shapes"].append({**copy.deepcopy(first), "id": None, "frame": track["frame"], "outside": True})
+        track["shapes"].append({**copied(first), "id": None, "frame": track["frame"], "outside": True})
     track["frame"] = min(track["frame"], first["frame"])
 
 
@@ -160,7 +165,7 @@ def without_id(row: Row) -> Row:
 
 
 def outer(kind: str, row: Row, label: Row, scores: bool) -> Row:
-    row = copy.deepcopy(row)
+    row = copied(row)
     if kind == "tracks":
         fill(row, [a for a in label["attributes"] if not a["mutable"]])
         defaults = [a for a in label["attributes"] if a["mutable"]]

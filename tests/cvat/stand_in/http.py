@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -30,12 +31,13 @@ def forbidden() -> ApiError:
 
 @dataclass
 class Response:
-    """``body`` is bytes as they are, None for nothing, anything else as JSON."""
+    """``body`` is bytes as they are, None for nothing, anything else as JSON; a ``stream`` is sent bit by bit."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
+    stream: Iterator[bytes] | None = None
 
     def encoded(self) -> bytes:
         if self.body is None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
-from .annotations import outer, read_task, write_job
+from .annotations import copied, outer, read_task, write_job
+from .api.functions import ask
 from .api.issues import add_comment, add_issue
 from .api.jobs import change_job
 from .api.labels import change_label, create_labels, delete_label
-from .api.projects import add_project, remove_task
+from .api.projects import add_project, remove_project, remove_task, touch_whole
 from .http import ApiError
 from .masks import Bitmap, encoded
 from .shapes import cleaned
@@ -157,11 +157,33 @@ class Human:
             row = self._site.state.labels[label]
             owner = {key: row[key] for key in ("project_id", "task_id") if key in row}
             change_label(self._site, {"id": label, "name": name, "color": row["color"]}, owner)
+            if "project_id" in row:
+                touch_whole(self._site, row["project_id"])
 
     def delete_label(self, label: int) -> None:
         """Delete a label with all that bears it."""
         with self._site.lock:
             delete_label(self._site, label)
+
+    def ask_function(
+        self,
+        function: int,
+        task: int,
+        mapping: dict[str, str],
+        *,
+        threshold: float | None = None,
+        cleanup: bool = False,
+    ) -> str:
+        """Have an agent's function annotate a task, its labels mapped to the task's; the id of the request."""
+        params = {
+            "type": "annotate_task",
+            "task": task,
+            "mapping": {theirs: {"name": ours} for theirs, ours in mapping.items()},
+            "threshold": threshold,
+            "conv_mask_to_poly": False,
+        }
+        with self._site.lock:
+            return ask(self._site, function, params, cleanup=cleanup)
 
     def delete_frame(self, task: int, frame: int) -> None:
         """Mark a frame as deleted; its annotations stay."""
@@ -171,6 +193,10 @@ class Human:
             assert data is not None
             data["deleted_frames"] = sorted({*data["deleted_frames"], frame})
             self._site.touch(row)
+
+    def delete_project(self, project: int) -> None:
+        with self._site.lock:
+            remove_project(self._site, project)
 
     def delete_task(self, task: int) -> None:
         with self._site.lock:
@@ -209,7 +235,7 @@ class Human:
         with self._site.lock:
             job, row = self._find(kind, number)
             label = self._site.state.labels[change.get("label_id", row["label_id"])]
-            edited = outer(kind, {**copy.deepcopy(row), **change}, label, self._site.keeps_scores)
+            edited = outer(kind, {**copied(row), **change}, label, self._site.keeps_scores)
             if row["source"] in {"auto", "semi-auto"} and "source" not in change:
                 edited["source"] = "semi-auto"
             elif "source" not in change:
@@ -218,6 +244,8 @@ class Human:
 
     def _write(self, job: Row, action: str, kind: str, row: Row) -> Row:
         try:
-            return write_job(self._site, job, action, cleaned({kind: [row]}, scores=self._site.keeps_scores))
+            return write_job(
+                self._site, job, action, cleaned({kind: [row]}, scores=self._site.keeps_scores, action=action)
+            )
         except ApiError as error:
             raise ValueError(f"the stand-in would refuse this edit: {error}") from error

@@ -1,22 +1,19 @@
-"""The HTTP side: a thread that listens, dispatches, logs, and lets faults happen."""
+"""The stand-in as tests hold it: starts and stops, dispatches, logs, and lets faults happen."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from . import api as _api
 from .api.auth import authenticate
 from .faults import Fault, Faults, half
-from .http import JSON_TYPE, ApiError, Request, Response
+from .http import ApiError, Request, Response
 from .human import Human
+from .listener import Connection, Listener
 from .log import Entry, Log
 from .routes import allowed, find
 from .site import Site
@@ -40,6 +37,7 @@ class StandIn:
         buckets: dict[str, Path] | None = None,
         polls: tuple[str, ...] = ("started",),
         port: int = 0,
+        max_body: int | None = None,
     ) -> None:
         self._file = state_file
         state = State.load(state_file) if state_file and state_file.exists() else State()
@@ -50,16 +48,17 @@ class StandIn:
         self.log = Log()
         self.human = Human(self.site)
         self.port = port
+        self.max_body = max_body
         self.errors: list[str] = []
         self._stopping = threading.Event()
-        self._http: _Server | None = None
+        self._http: Listener | None = None
 
     # life -----------------------------------------------------------------------------------------
 
     def start(self) -> StandIn:
         """Listen; on the port of the last time after a ``stop()``."""
         self._stopping.clear()
-        self._http = _Server(("127.0.0.1", self.port), _Handler)
+        self._http = Listener(("127.0.0.1", self.port), Connection)
         self._http.stand_in = self
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
@@ -112,6 +111,13 @@ class StandIn:
         """A new access token, as a person makes one in the web interface."""
         with self.site.lock:
             return _api.auth.new_token(self.site, user, read_only=read_only, expired=expired)["value"]
+
+    def expire_logins(self) -> None:
+        """End every session and token: whoever does not log in again gets 401 from now on."""
+        with self.site.lock:
+            self.state.sessions.clear()
+            for token in self.state.tokens.values():
+                token["expiry_date"] = "2000-01-01T00:00:00.000000Z"
 
     def snapshot(self) -> State:
         """A copy of all data, for ``rewind``."""
@@ -168,18 +174,20 @@ class StandIn:
         result = route.handler(self.site, request, **parts)
         return result if isinstance(result, Response) else Response(result)
 
-    def serve(self, connection: _Handler, request: Request) -> None:
+    def serve(self, connection: Connection, request: Request) -> None:
         """Log a request, let a fault have its way with it, answer it."""
         with self.site.lock:
             entry = self.log.add(request)
         fault = self.faults.take(request)
         entry.fault = fault.kind if fault else None
+        if fault is None and self.max_body is not None and len(request.body) > self.max_body:
+            fault = Fault.error(413)
         if fault is None:
             self._send(connection, entry, self.answer(request))
         else:
             self._fail(connection, entry, fault)
 
-    def _fail(self, connection: _Handler, entry: Entry, fault: Fault) -> None:
+    def _fail(self, connection: Connection, entry: Entry, fault: Fault) -> None:
         request = entry.request
         if fault.kind == "drop":
             connection.abort()
@@ -204,74 +212,6 @@ class StandIn:
             self._send(connection, entry, response)
 
     @staticmethod
-    def _send(connection: _Handler, entry: Entry, response: Response) -> None:
+    def _send(connection: Connection, entry: Entry, response: Response) -> None:
         entry.response = response
         connection.send(response, response.encoded())
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 64
-    stand_in: StandIn
-
-    def __init__(self, *args: Any) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(*args)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that goes away is part of the tests."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 16
-    server: _Server
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        base = f"http://{headers.get('host', 'localhost')}"
-        self.server.stand_in.serve(self, Request.parse(self.command, self.path, headers, body, base))
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815
-
-    def send(self, response: Response, body: bytes) -> None:
-        """Send head and body; the length is that of the whole body even when only a part follows."""
-        whole = response.encoded()
-        self.send_response(response.status)
-        if whole and "Content-Type" not in response.headers:
-            self.send_header("Content-Type", JSON_TYPE)
-        for name, value in response.headers.items():
-            self.send_header(name, value)
-        for cookie in response.cookies:
-            self.send_header("Set-Cookie", cookie)
-        if response.status != 204:
-            self.send_header("Content-Length", str(len(whole)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        self.wfile.flush()
-
-    def abort(self) -> None:
-        """Close the connection without another byte."""
-        self.close_connection = True
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal: the log is ``StandIn.log``."""

@@ -15,13 +15,16 @@ LENGTHS = {
     "ellipse": lambda n: n == 4,
     "cuboid": lambda n: n == 16,
     "mask": lambda n: n >= 5,
-    "skeleton": lambda _: True,
+    "skeleton": lambda n: n == 0,
 }
 REQUIRED = ["This field is required."]
 
 
-def cleaned(body: Any, *, scores: bool) -> Row:
-    """``{version, tags, shapes, tracks}`` with all defaults filled in; 400 with the errors of every field."""
+def cleaned(body: Any, *, scores: bool, action: str = "put") -> Row:
+    """``{version, tags, shapes, tracks}`` with all defaults filled in; 400 with the errors of every field.
+
+    What is created has no id yet and what is deleted has one; an update without an id creates.
+    """
     if not isinstance(body, dict):
         kind = type(body).__name__
         raise ApiError(400, {"non_field_errors": [f"Invalid data. Expected a dictionary, but got {kind}."]})
@@ -30,6 +33,11 @@ def cleaned(body: Any, *, scores: bool) -> Row:
     errors: Row = {}
     for kind, make in makers.items():
         rows = [make(raw) for raw in body.get(kind) or []]
+        for row, wrong in rows:
+            if action == "create" and row["id"] is not None:
+                wrong["id"] = ["must be absent"]
+            if action == "delete" and row["id"] is None:
+                wrong["id"] = ["must be present and not null"]
         result[kind] = [row for row, _ in rows]
         if any(error for _, error in rows):
             errors[kind] = [error for _, error in rows]
@@ -83,8 +91,9 @@ def geometry(raw: Row) -> tuple[Row, Row]:
         errors["type"] = REQUIRED
     elif kind not in LENGTHS:
         errors["type"] = [f'"{kind}" is not a valid choice.']
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in points):
-        errors["points"] = ["Value must be a float or an integer"]
+    if not set(map(type, points)) <= {int, float}:
+        wrong = [place for place, value in enumerate(points) if type(value) not in {int, float}]
+        errors["points"] = {str(place): ["Value must be a float or an integer"] for place in wrong}
     elif kind in LENGTHS and not LENGTHS[kind](len(points)):
         errors["points"] = [f"invalid length for shape type '{kind}'"]
     rotation = raw.get("rotation", 0)
@@ -96,7 +105,7 @@ def geometry(raw: Row) -> tuple[Row, Row]:
         "outside": bool(raw.get("outside", False)),
         "z_order": raw.get("z_order", 0),
         "rotation": rotation,
-        "points": [float(value) for value in points] if "points" not in errors else points,
+        "points": list(map(float, points)) if "points" not in errors else points,
     }
     return row, errors
 
@@ -114,7 +123,11 @@ def shape(raw: Row, *, scores: bool) -> tuple[Row, Row]:
         row["score"] = raw.get("score", 1.0)
         if not 0 <= row["score"] <= 1:
             errors["score"] = ["Ensure this value is less than or equal to 1."]
-    if "elements" in raw:
+    if raw.get("type") == "skeleton" and not raw.get("elements"):
+        errors["elements"] = ["at least one required for skeleton shape"]
+    elif raw.get("type") != "skeleton" and raw.get("elements"):
+        errors["elements"] = ["not allowed for non-skeleton shape"]
+    elif "elements" in raw:
         pairs = [shape(element, scores=False) for element in raw["elements"] or []]
         row["elements"] = [element for element, _ in pairs]
         if any(error for _, error in pairs):

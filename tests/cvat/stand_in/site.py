@@ -38,45 +38,43 @@ class Site:
     # rows, checked for existence and for who asks -------------------------------------------------
 
     def project(self, request: Request, number: int) -> Row:
+        """A project that the user may see, or change if the request is a write; 404 or 403."""
         row = self.state.projects.get(number)
         if row is None:
             raise not_found("Project")
-        self.check(request, self.can_see_project(request.user, row))
+        reads = request.method == "GET" or request.path.endswith("/export")
+        self.check(self.can_see_project(request.user, row) if reads else is_staff(request.user, row))
         return row
 
     def task(self, request: Request, number: int) -> Row:
+        """A task that the user may see, or change if the request is a write; 404 or 403."""
         row = self.state.tasks.get(number)
         if row is None:
             raise not_found("Task")
-        self.check(request, self.can_see_task(request.user, row))
+        project = self.state.projects.get(row["project_id"])
+        reads = request.method == "GET" or request.path.endswith("/export")
+        self.check(self.can_see_task(request.user, row) if reads else is_staff(request.user, row, project))
         return row
 
     def job(self, request: Request, number: int) -> Row:
         row = self.state.jobs.get(number)
         if row is None:
             raise not_found("Job")
-        self.check(request, self.can_see_job(request.user, row))
+        self.check(self.can_see_job(request.user, row))
         return row
 
     @staticmethod
-    def check(request: Request, allowed: bool) -> None:
+    def check(allowed: bool) -> None:
         if not allowed:
             raise forbidden()
 
     def can_see_project(self, user: Row | None, project: Row) -> bool:
-        if user is None or user["is_superuser"]:
-            return True
-        mine = {project["owner"], project["assignee"]}
         tasks = self.tasks_of(project["id"])
-        return user["id"] in mine or any(user["id"] in {task["owner"], task["assignee"]} for task in tasks)
+        return is_staff(user, project, *tasks) or any(self.can_see_task(user, task, alone=True) for task in tasks)
 
-    def can_see_task(self, user: Row | None, task: Row) -> bool:
-        if user is None or user["is_superuser"] or user["id"] in {task["owner"], task["assignee"]}:
-            return True
-        project = self.state.projects.get(task["project_id"])
-        if project and user["id"] in {project["owner"], project["assignee"]}:
-            return True
-        return any(job["assignee"] == user["id"] for job in self.jobs_of(task["id"]))
+    def can_see_task(self, user: Row | None, task: Row, *, alone: bool = False) -> bool:
+        project = None if alone else self.state.projects.get(task["project_id"])
+        return is_staff(user, task, project) or any(job["assignee"] == user["id"] for job in self.jobs_of(task["id"]))
 
     def can_see_job(self, user: Row | None, job: Row) -> bool:
         if user is not None and job["assignee"] == user["id"]:
@@ -121,3 +119,10 @@ class Site:
         if number is not None and number not in self.state.users:
             raise ApiError(400, {key: [f'Invalid pk "{number}" - object does not exist.']})
         return number
+
+
+def is_staff(user: Row | None, *rows: Row | None) -> bool:
+    """Whether a user is an admin, or owner or assignee of one of the rows; who asks from inside may do all."""
+    if user is None or user["is_superuser"]:
+        return True
+    return any(user["id"] in {row["owner"], row["assignee"]} for row in rows if row is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import secrets
 from collections import defaultdict
@@ -72,7 +71,7 @@ class State:
         return self.users[number]
 
     def copied(self) -> State:
-        return copy.deepcopy(self)
+        return pickle.loads(pickle.dumps(self))
 
     def save(self, path: Path) -> None:
         """Replace the file at once, so that a killed process leaves a whole one."""

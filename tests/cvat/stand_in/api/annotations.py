@@ -15,8 +15,8 @@ from .uploads import place, receive
 ACTIONS = ("create", "update", "delete")
 
 
-def body_of(site: Site, request: Request) -> Row:
-    return cleaned(request.json(), scores=site.keeps_scores)
+def body_of(site: Site, request: Request, action: str = "put") -> Row:
+    return cleaned(request.json(), scores=site.keeps_scores, action=action)
 
 
 def action_of(request: Request) -> str:
@@ -46,7 +46,7 @@ def put_task_annotations(site: Site, request: Request, id: int) -> Row:
 @route("PATCH", "/api/tasks/{id}/annotations/")
 def patch_task_annotations(site: Site, request: Request, id: int) -> Row:
     task, action = task_with_data(site, request, id), action_of(request)
-    return write_task(site, task, action, body_of(site, request))
+    return write_task(site, task, action, body_of(site, request, action))
 
 
 @route("DELETE", "/api/tasks/{id}/annotations/")
@@ -74,7 +74,7 @@ def put_job_annotations(site: Site, request: Request, id: int) -> Row:
 @route("PATCH", "/api/jobs/{id}/annotations/")
 def patch_job_annotations(site: Site, request: Request, id: int) -> Row:
     job, action = site.job(request, id), action_of(request)
-    return write_job(site, job, action, body_of(site, request))
+    return write_job(site, job, action, body_of(site, request, action))
 
 
 @route("DELETE", "/api/jobs/{id}/annotations/")
@@ -103,10 +103,12 @@ def get_project_annotations(site: Site, request: Request, id: int) -> Row:
 def receive_file(site: Site, request: Request, target: str, row: Row, task: Row) -> Response:
     """Import a file of annotations in place of all that is there."""
     number = row["id"]
+    key = place(f"{target}s", number, "annotations")
 
     def finish(files: dict[str, bytes]) -> Response:
         name, fmt = request.arg("filename") or "", request.arg("format") or ""
         content = files.get(name) or next(iter(files.values()), b"")
+        site.state.uploads.pop(key, None)
 
         def work() -> None:
             data = cleaned(imported(site, task, fmt, content), scores=site.keeps_scores)
@@ -119,4 +121,4 @@ def receive_file(site: Site, request: Request, target: str, row: Row, task: Row)
         ids = {"project": task["project_id"], "task": task["id"], "job": number if target == "job" else None}
         return enqueue(site, request, rq_id, kind="import:annotations", target=target, ids=ids, work=work, fmt=fmt)
 
-    return receive(site, request, place(f"{target}s", number, "annotations"), finish)
+    return receive(site, request, key, finish)

@@ -96,7 +96,7 @@ def login(site: Site, request: Request) -> Response:
     return Response({"key": user["key"]}, cookies=cookies)
 
 
-@route("POST", "/api/auth/logout")
+@route("POST", "/api/auth/logout", public=True)
 def logout(site: Site, request: Request) -> Row:
     cookies = SimpleCookie(request.headers.get("cookie", ""))
     if "sessionid" in cookies:

@@ -22,15 +22,18 @@ CHUNK_SIZE = 72
 @route("POST", "/api/tasks/{id}/data/")
 def post_data(site: Site, request: Request, id: int) -> Response:
     task = site.task(request, id)
-    if task["data"]:
+    rq_id = f"action=create&target=task&target_id={id}"
+    data = site.data_of(task) or empty_data(site, task)
+    if data["size"]:
+        if site.state.requests[rq_id]["polls"]:
+            raise ApiError(409, "Request is being processed")
         raise ApiError(400, "Adding more data is not supported")
 
     def finish(files: dict[str, bytes]) -> Response:
         params = request.form()[0] if "multipart" in request.headers.get("content-type", "") else request.json_object()
         quality = params.get("image_quality")
-        if quality is not None and not 1 <= int(quality) <= 100:
-            raise ApiError(400, {"image_quality": ["Ensure this value is between 1 and 100."]})
-        rq_id = f"action=create&target=task&target_id={id}"
+        if quality is not None and not 0 <= int(quality) <= 100:
+            raise ApiError(400, {"image_quality": ["Ensure this value is less than or equal to 100."]})
         ids = {"project": task["project_id"], "task": id}
         return enqueue(
             site,
@@ -39,13 +42,35 @@ def post_data(site: Site, request: Request, id: int) -> Response:
             kind="create:task",
             target="task",
             ids=ids,
-            work=lambda: attach(site, task, list(files.items()), params),
+            work=lambda: attach(site, task, data, list(files.items()), params),
         )
 
     return receive(site, request, place("tasks", id, "data"), finish)
 
 
-def attach(site: Site, task: Row, files: media.Files, params: Row) -> None:
+def empty_data(site: Site, task: Row) -> Row:
+    """What a task has from the first byte sent until its frames are there, or for ever if they cannot be made."""
+    number = site.state.next_id("data")
+    data: Row = {
+        "id": number,
+        "size": 0,
+        "frames": [],
+        "image_quality": 50,
+        "chunk_size": None,
+        "start_frame": 0,
+        "stop_frame": 0,
+        "frame_filter": "",
+        "storage": "local",
+        "cloud_storage_id": None,
+        "deleted_frames": [],
+        "chunks_updated_date": site.state.now(),
+    }
+    site.state.data[number] = data
+    task["data"] = number
+    return data
+
+
+def attach(site: Site, task: Row, data: Row, files: media.Files, params: Row) -> None:
     """Give a task its frames and jobs; ``WorkFailedError`` when something is missing or no image."""
     storage, cloud = "local", params.get("cloud_storage_id")
     if names := params.get("server_files") or []:
@@ -62,23 +87,18 @@ def attach(site: Site, task: Row, files: media.Files, params: Row) -> None:
     for address in params.get("remote_files") or []:
         files.append(download(address))
     rows = media.frames_of(files, params)
-    number, now = site.state.next_id("data"), site.state.now()
-    data: Row = {
-        "id": number,
+    data |= {
         "size": len(rows),
         "frames": rows,
         "image_quality": int(params.get("image_quality") or 70),
         "chunk_size": int(params.get("chunk_size") or CHUNK_SIZE),
         "start_frame": int(params.get("start_frame") or 0),
-        "stop_frame": params.get("stop_frame"),
         "frame_filter": params.get("frame_filter", ""),
         "storage": storage,
         "cloud_storage_id": cloud,
-        "deleted_frames": [],
-        "chunks_updated_date": now,
+        "chunks_updated_date": site.state.now(),
     }
-    site.state.data[number] = data
-    task["data"] = number
+    site.state.uploads.pop(place("tasks", task["id"], "data"), None)
     deal_out(site, task, data, params.get("job_file_mapping"))
     site.touch(task)
 
@@ -111,7 +131,7 @@ def meta_out(data: Row, first: int, last: int) -> Row:
         "size": len(frames),
         "image_quality": data["image_quality"],
         "start_frame": start,
-        "stop_frame": start + (last - first) * step,
+        "stop_frame": start + max(0, last - first) * step,
         "frame_filter": data["frame_filter"],
         "frames": [{**row, "related_files": 0, "has_related_context": False} for row in frames],
         "deleted_frames": [number for number in data["deleted_frames"] if first <= number <= last],
@@ -165,8 +185,10 @@ def change_meta(site: Site, request: Request, data: Row, first: int, last: int) 
     """Mark frames as deleted, or take the mark away."""
     deleted = request.json_object().get("deleted_frames")
     if deleted is not None:
+        if unknown := [str(number) for number in deleted if not first <= number <= last]:
+            raise ApiError(400, [f"Unknown frames {', '.join(unknown)} requested for removal"])
         others = [number for number in data["deleted_frames"] if not first <= number <= last]
-        data["deleted_frames"] = sorted({*others, *(n for n in deleted if first <= n <= last)})
+        data["deleted_frames"] = sorted({*others, *deleted})
         for task in site.state.tasks.values():
             if task["data"] == data["id"]:
                 site.touch(task)
@@ -178,7 +200,7 @@ def task_data(site: Site, request: Request, id: int) -> Response:
     return send_media(request, *task_span(site, request, id))
 
 
-@route("GET", "/api/jobs/{id}/data")
+@route("GET", "/api/jobs/{id}/data/")
 def job_data(site: Site, request: Request, id: int) -> Response:
     return send_media(request, *job_span(site, request, id))
 

@@ -52,7 +52,9 @@ def start_export(site: Site, request: Request, target: str, number: int, tasks: 
 @route("POST", "/api/projects/{id}/dataset/export")
 def export_project(site: Site, request: Request, id: int) -> Response:
     site.project(request, id)
-    return start_export(site, request, "project", id, [task for task in site.tasks_of(id) if task["data"]], None)
+    return start_export(
+        site, request, "project", id, [task for task in site.tasks_of(id) if site.jobs_of(task["id"])], None
+    )
 
 
 @route("POST", "/api/tasks/{id}/dataset/export")

@@ -140,13 +140,15 @@ def create_job(_site: Site, _request: Request) -> Row:
 
 @route("PATCH", "/api/jobs/{id}")
 def patch_job(site: Site, request: Request, id: int) -> Row:
-    job = site.job(request, id)
-    change_job(site, job, request.json_object())
+    job, change = site.job(request, id), request.json_object()
+    if set(change) - {"state"}:
+        site.task(request, job["task_id"])  # a job's assignee alone may only say how far it is
+    change_job(site, job, change)
     return job_out(site, request, job)
 
 
 @route("DELETE", "/api/jobs/{id}")
 def delete_job(site: Site, request: Request, id: int) -> Response:
-    site.job(request, id)
+    site.task(request, site.job(request, id)["task_id"])
     remove_job(site, id)
     return Response(None, 204)

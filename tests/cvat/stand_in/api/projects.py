@@ -104,20 +104,33 @@ def patch_project(site: Site, request: Request, id: int) -> Row:
     if "labels" in body:
         check_new_labels(body["labels"])
         update_labels(site, body["labels"], {"project_id": id})
+        touch_whole(site, id)
     update_owner_fields(site, project, body)
-    site.touch(project)
+    if body:
+        site.touch(project)
     return project_out(site, request, project)
 
 
 @route("DELETE", "/api/projects/{id}")
 def delete_project(site: Site, request: Request, id: int) -> Response:
     site.project(request, id)
-    for task in site.tasks_of(id):
-        remove_task(site, task["id"])
-    for label in [row["id"] for row in site.state.labels.values() if row.get("project_id") == id]:
-        del site.state.labels[label]
-    del site.state.projects[id]
+    remove_project(site, id)
     return Response(None, 204)
+
+
+def remove_project(site: Site, number: int) -> None:
+    """Delete a project with its tasks and labels."""
+    for task in site.tasks_of(number):
+        remove_task(site, task["id"])
+    for label in [row["id"] for row in site.state.labels.values() if row.get("project_id") == number]:
+        del site.state.labels[label]
+    del site.state.projects[number]
+
+
+def touch_whole(site: Site, number: int) -> None:
+    """Give a project, its tasks and their jobs a new date, as a change of the labels does."""
+    tasks = site.tasks_of(number)
+    site.touch(site.state.projects[number], *tasks, *(job for task in tasks for job in site.jobs_of(task["id"])))
 
 
 def check_name(body: Row) -> None:

@@ -43,7 +43,7 @@ def task_out(site: Site, request: Request, task: Row) -> Row:
         "id": number,
         "name": task["name"],
         "project_id": task["project_id"],
-        "mode": "annotation" if data else "",
+        "mode": "annotation" if data and data["size"] else "",
         "owner": site.basic_user(request, task["owner"]),
         "assignee": site.basic_user(request, task["assignee"]),
         "bug_tracker": task["bug_tracker"],
@@ -153,6 +153,7 @@ def patch_task(site: Site, request: Request, id: int) -> Row:
             raise ApiError(400, {"non_field_errors": ["Labels of a task in a project are those of the project"]})
         check_new_labels(body["labels"])
         update_labels(site, body["labels"], {"task_id": id})
+        site.touch(*site.jobs_of(id))
     if "subset" in body:
         task["subset"] = body["subset"]
     update_owner_fields(site, task, body)

@@ -23,7 +23,7 @@ def receive(site: Site, request: Request, key: str, finish: Callable[[dict[str, 
     """One POST of an upload; ``finish(files)`` is called once with all files by name."""
     headers = request.headers
     if "upload-start" in headers:
-        site.state.uploads[key] = {}
+        site.state.uploads.setdefault(key, {})  # what an earlier attempt left is not cleared away
         return Response(None, 202)
     if "upload-length" in headers and "tus-resumable" in headers:
         return create_tus(site, request, key)
@@ -37,7 +37,7 @@ def receive(site: Site, request: Request, key: str, finish: Callable[[dict[str, 
     files_sent = {}
     if "upload-finish" not in headers and "multipart" in headers.get("content-type", ""):
         files_sent = {PurePosixPath(file.name).name: file.content for file in request.form()[1]}
-    return finish({**site.state.uploads.pop(key, {}), **files_sent})
+    return finish({**site.state.uploads.get(key, {}), **files_sent})
 
 
 def create_tus(site: Site, request: Request, key: str) -> Response:
@@ -47,6 +47,8 @@ def create_tus(site: Site, request: Request, key: str) -> Response:
     number = f"{request.user['id']}_{uuid.uuid4()}"
     length = int(request.headers["upload-length"])
     outer = PurePosixPath(name).name if key.endswith("/data") else number
+    if outer in site.state.uploads.get(key, {}):
+        raise ApiError(409, "File with same name already exists")
     site.state.tus[number] = {"key": key, "name": outer, "length": length, "content": b""}
     location = request.url(f"/api/{key}/{number}")
     return Response(None, 201, {**VERSION, "Location": location, "Upload-Filename": outer})
@@ -57,12 +59,13 @@ def append_tus(site: Site, request: Request, kind: str, target: str, part: str, 
     row = _row(site, place(kind, target, part), upload)
     offset = int(request.headers.get("upload-offset", -1))
     if offset != len(row["content"]):
-        raise ApiError(409, None, {**VERSION, "Upload-Offset": str(len(row["content"]))})
+        raise ApiError(409, None, VERSION)
     if offset + len(request.body) > row["length"]:
         raise ApiError(413, None, VERSION)
     row["content"] += request.body
     if len(row["content"]) == row["length"]:
         site.state.uploads.setdefault(row["key"], {})[row["name"]] = row["content"]
+        del site.state.tus[upload]  # from now on a HEAD finds nothing, as on the real server
     return Response(None, 204, {**VERSION, "Upload-Offset": str(len(row["content"]))})
 
 

@@ -1,0 +1,75 @@
+"""``noise``: which labels a person should look at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from autolabel.commands.common import open_run, output_options, run_argument, screen_for
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Judge the labels of this COCO file instead of the RUN's own.",
+)
+@click.option(
+    "--evidence",
+    "-e",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Another detector's output, COCO results. Can be given more than once.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the pictures of --labels lie, when there is no RUN; for duplicates and image problems.",
+)
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: the RUN]")
+@click.option("--people", is_flag=True, help="Judge what people decided, too.")
+@click.option("--skip-images", is_flag=True, help="Do not read the pictures: no duplicates, no image problems.")
+@click.option("--skip-masks", is_flag=True, help="Do not look at masks.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the errors planted for calibration.")
+@output_options
+def noise(
+    run: Path | None,
+    labels: Path | None,
+    evidence: tuple[Path, ...],
+    images: Path | None,
+    out: Path | None,
+    people: bool,
+    skip_images: bool,
+    skip_masks: bool,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Find labels that are probably wrong in a RUN, or in a dataset that was labelled elsewhere.
+
+    A label is judged by evidence that did not make it. Every doubt has a kind, a quality from 0 (worst) to 1, a reason
+    and, where there is one, a suggestion: RUN/issues.parquet; the quality of every label: RUN/quality.parquet.
+
+    \b
+    Examples:
+      autolabel noise                                            the last run, by its other opinion
+      autolabel noise --labels people.json                       people's labels, by the run
+      autolabel noise --evidence other_detector.json             a second look at the run
+      autolabel noise --labels coco.json --evidence results.json --images photos/     no run at all
+    """
+    from autolabel.quality.noise import NoiseOptions, find_noise
+
+    screen = screen_for(quiet, as_json)
+    # Labels and evidence from elsewhere are complete without a run; one that is named is further evidence.
+    opened = None if run is None and labels is not None and evidence else open_run(run)
+    options = NoiseOptions(people=people, images=not skip_images, masks=not skip_masks, seed=seed)
+    result = find_noise(opened, labels, evidence, out=out, images=images, options=options)
+    screen.emit({**asdict(result), "folder": str(result.folder)})
+    flags = ", ".join(f"{count} {kind}" for kind, count in result.flagged.items()) or "nothing"
+    screen.say(f"{result.labels} labels of {result.images} images: {flags} flagged, {result.doubts} doubts")
+    for note in result.notes:
+        screen.say(f"note: {note}")
+    screen.say(f"issues: [bold]{result.folder / 'issues.parquet'}[/bold]")

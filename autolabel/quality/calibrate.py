@@ -1,0 +1,186 @@
+"""Probabilities that mean what they say: ridge logistic regression and per-class Platt scaling, cross-fitted.
+
+Nothing is judged by a curve that was fitted on it: images are divided into folds, and a fold's values come from a fit
+on the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolabel.quality.ragged import Flags, Ints, Reals
+
+FOLDS = 5
+MOST_ROWS = 8_000
+"""A fit of some twenty weights is no better for more rows than these."""
+_STEPS = 12
+_CLASS_RIDGE = 10.0
+"""Weight of the pooled curve against a class's own: a class needs about this many rows to leave it."""
+
+
+def folds_of(images: Ints, count: int = FOLDS) -> Ints:
+    """Fold of each row ``(N,)`` by its image, so that rows of one image stay together; the same on every call."""
+    mixed = (images.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return ((mixed >> np.uint64(40)) % np.uint64(count)).astype(np.int64)
+
+
+def sigmoid(values: Reals) -> Reals:
+    """Logistic function."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+
+
+def logit(probabilities: Reals, clip: float = 0.005) -> Reals:
+    """Log odds of probabilities, kept within ``clip`` of 0 and 1."""
+    p = np.clip(np.asarray(probabilities, np.float64), clip, 1 - clip)
+    return np.asarray(np.log(p / (1 - p)))
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """Ridge logistic regression: standardised features, weights, and the log odds of the fit's classes."""
+
+    mean: Reals
+    scale: Reals
+    weights: Reals
+
+    @classmethod
+    def fit(cls, x: Reals, y: Flags, *, ridge: float = 1.0, sample_weight: Reals | None = None) -> Logistic:
+        """Fit ``(N, F)`` features to ``(N,)`` outcomes by Newton's method; one outcome alone gives its prior."""
+        if len(x) > MOST_ROWS:
+            rows = np.random.default_rng(0).choice(len(x), MOST_ROWS, replace=False)
+            x, y = x[rows], y[rows]
+            sample_weight = None if sample_weight is None else sample_weight[rows]
+        x = np.asarray(x, np.float64)
+        mean, scale = (x.mean(0), x.std(0)) if len(x) else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        scale = np.where(scale > 1e-6, scale, 1.0)
+        design = np.column_stack([np.ones(len(x)), (x - mean) / scale])
+        weight = np.ones(len(x)) if sample_weight is None else sample_weight
+        # The intercept's small penalty keeps it finite where all outcomes are alike.
+        penalty = np.full(design.shape[1], ridge)
+        penalty[0] = 0.05
+        beta = np.zeros(design.shape[1])
+        for _ in range(_STEPS):
+            p = sigmoid(design @ beta)
+            curvature = np.maximum(p * (1 - p), 1e-5) * weight
+            gradient = design.T @ (weight * (y - p)) - penalty * beta
+            hessian = (design * curvature[:, None]).T @ design + np.diag(penalty)
+            step = np.linalg.solve(hessian, gradient)
+            beta += np.clip(step, -4, 4)
+            if np.abs(step).max() < 1e-3:
+                break
+        return cls(mean, scale, beta)
+
+    def log_odds(self, x: Reals) -> Reals:
+        """Log odds ``(N,)`` of the outcome for ``(N, F)`` features."""
+        return np.asarray(((np.asarray(x, np.float64) - self.mean) / self.scale) @ self.weights[1:] + self.weights[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlatt:
+    """Platt scaling for each class, drawn towards the pooled curve: log odds become ``offset + slope · log odds``."""
+
+    offset: Reals
+    slope: Reals
+
+    @classmethod
+    def fit(cls, log_odds: Reals, y: Flags, classes: Ints, count: int) -> ClassPlatt:
+        """Fit ``(N,)`` log odds to outcomes, a Newton step for all classes at once; class -1 belongs to none."""
+        offset, slope = np.zeros(count), np.ones(count)
+        known = classes >= 0
+        z, outcome, k = np.clip(log_odds[known], -8, 8), y[known].astype(np.float64), classes[known]
+        for _ in range(6):
+            p = sigmoid(offset[k] + slope[k] * z)
+            c, residual = np.maximum(p * (1 - p), 1e-5), outcome - p
+            add = _Adder(k, count)
+            g0 = add(residual) - _CLASS_RIDGE / 4 * offset
+            g1 = add(residual * z) - _CLASS_RIDGE * (slope - 1)
+            h00, h01, h11 = add(c) + _CLASS_RIDGE / 4, add(c * z), add(c * z * z) + _CLASS_RIDGE
+            determinant = h00 * h11 - h01 * h01
+            offset += np.clip((h11 * g0 - h01 * g1) / determinant, -2, 2)
+            slope += np.clip((h00 * g1 - h01 * g0) / determinant, -0.5, 0.5)
+            np.clip(slope, 0.1, 3.0, out=slope)
+        return cls(offset, slope)
+
+    def apply(self, log_odds: Reals, classes: Ints) -> Reals:
+        """Return scaled log odds ``(N,)``."""
+        k = np.maximum(classes, 0)
+        own = self.offset[k] + self.slope[k] * np.clip(log_odds, -8, 8)
+        return np.where(classes >= 0, own, log_odds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Adder:
+    rows: Ints
+    count: int
+
+    def __call__(self, values: Reals) -> Reals:
+        return np.asarray(np.bincount(self.rows, values, self.count), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A pooled logistic regression with each class's Platt scaling over it."""
+
+    pooled: Logistic
+    platt: ClassPlatt | None
+
+    @classmethod
+    def fit(cls, x: Reals, y: Flags, classes: Ints | None = None, count: int = 0) -> Curve:
+        """Fit features ``(N, F)`` to outcomes; ``classes`` ``(N,)`` of ``count``."""
+        pooled = Logistic.fit(x, y)
+        platt = None if classes is None else ClassPlatt.fit(pooled.log_odds(x), y, classes, count)
+        return cls(pooled, platt)
+
+    def log_odds(self, x: Reals, classes: Ints | None = None) -> Reals:
+        """Log odds ``(N,)``."""
+        z = self.pooled.log_odds(x)
+        return z if self.platt is None or classes is None else self.platt.apply(z, classes)
+
+
+def cross_fit(
+    x: Reals,
+    y: Flags,
+    folds: Ints,
+    *,
+    classes: Ints | None = None,
+    count: int = 0,
+    train: Flags | None = None,
+) -> Reals:
+    """Log odds ``(N,)`` of the outcome, each row's from a fit on the other folds; ``train``: which rows may teach."""
+    result = np.zeros(len(x))
+    teach = np.ones(len(x), np.bool_) if train is None else train
+    for fold in np.unique(folds):
+        mine, others = folds == fold, (folds != fold) & teach
+        if not others.any():
+            others = teach
+        curve = Curve.fit(x[others], y[others], None if classes is None else classes[others], count)
+        result[mine] = curve.log_odds(x[mine], None if classes is None else classes[mine])
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Points of a reliability diagram: mean predicted probability, observed rate and number of rows of each bin."""
+
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+    rows: tuple[int, ...]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of the points from the diagonal, weighted by rows."""
+        weight = np.array(self.rows, np.float64)
+        gap = np.abs(np.array(self.predicted) - np.array(self.observed))
+        return float((gap * weight).sum() / weight.sum()) if len(weight) and weight.sum() else 0.0
+
+
+def reliability(probabilities: Reals, outcomes: Flags, bins: int = 10) -> Reliability:
+    """Compare ``(N,)`` probabilities with what came out, in bins of equal width; empty bins are left out."""
+    place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    rows = np.bincount(place, minlength=bins)
+    kept = np.flatnonzero(rows)
+    predicted = np.bincount(place, probabilities, bins)[kept] / rows[kept]
+    observed = np.bincount(place, outcomes.astype(np.float64), bins)[kept] / rows[kept]
+    return Reliability(tuple(predicted.tolist()), tuple(observed.tolist()), tuple(rows[kept].tolist()))

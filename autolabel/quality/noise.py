@@ -1,0 +1,202 @@
+"""The noise pass: read labels and evidence, judge, and write issues beside them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autolabel.errors import UsageError
+from autolabel.issues import write_issues
+from autolabel.manifest import write_atomically
+from autolabel.quality.coco_files import Audit, read_labels, read_results
+from autolabel.quality.from_run import (
+    RunEvidence,
+    evidence_of_run,
+    labels_of_run,
+    pictures_of,
+    reviewed_images,
+)
+from autolabel.quality.judge import judge
+from autolabel.quality.material import Evidence, Labels, Pictures, joined
+from autolabel.quality.ragged import Flags
+from autolabel.quality.table import IssueRows, Judged, quality_table
+
+if TYPE_CHECKING:
+    from autolabel.dataset import Run
+
+QUALITY_FILE = "quality.parquet"
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseOptions:
+    """What to judge: ``people`` their decisions too, ``images`` the pictures themselves, ``masks`` the masks."""
+
+    people: bool = False
+    images: bool = True
+    masks: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseResult:
+    """What a pass found: the folder of its files, counts of labels, of flags by kind, and notes about the method."""
+
+    folder: Path
+    labels: int
+    images: int
+    flagged: dict[str, int]
+    doubts: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Everything a pass judges and judges by.
+
+    ``evidence`` did not make the labels; ``own`` are the proposals that did, None for labels from elsewhere. ``closed``
+    ``(I,)`` are images that a person declared complete.
+    """
+
+    pictures: Pictures
+    names: tuple[str, ...]
+    labels: Labels
+    evidence: Evidence
+    own: RunEvidence | None = None
+    assign: str = "classifier"
+    closed: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    read: Callable[[int], bytes] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_noise(
+    run: Run | None = None,
+    labels: Path | None = None,
+    evidence: Sequence[Path] = (),
+    *,
+    out: Path | None = None,
+    images: Path | None = None,
+    options: NoiseOptions | None = None,
+    on_step: OnStep = lambda _: None,
+) -> NoiseResult:
+    """Judge a run's labels, or those of a COCO file, and write ``issues.parquet`` and ``quality.parquet``.
+
+    ``out`` is the folder to write to: the run's own, or one beside the labels where there is no run. ``images`` is
+    where the pictures of a COCO file lie, when there is no run. Raises UsageError for files that do not fit.
+    """
+    started = time.perf_counter()
+    options = options or NoiseOptions()
+    on_step("reading")
+    if run is None and labels is None:
+        raise UsageError("nothing to judge: name a run, or pass --labels coco.json")
+    if labels is None:
+        assert run is not None
+        material = _of_run(run, evidence, options)
+    else:
+        material = _of_file(labels, run, evidence, images, options)
+    folder = out or (run.path if run is not None else labels.with_suffix(".noise"))  # type: ignore[union-attr]
+    folder.mkdir(parents=True, exist_ok=True)
+    judged = judge(material, options, on_step)
+    on_step("writing")
+    notes = _notes(material, judged, labels, evidence, time.perf_counter() - started)
+    table = judged.issues.table()
+    qualities = quality_table(material.labels, material.pictures, material.names, judged.qualities)
+    write_tables(folder, table, qualities, notes)
+    flagged = Counter(table.filter(table.column("flagged")).column("kind").to_pylist())
+    return NoiseResult(
+        folder,
+        int((~material.labels.crowd).sum()),
+        len(material.pictures),
+        dict(sorted(flagged.items())),
+        len(table),
+        tuple(notes["notes"]),
+        time.perf_counter() - started,
+    )
+
+
+def write_tables(folder: Path, issues: pa.Table, qualities: pa.Table, notes: dict[str, Any]) -> None:
+    """Write both tables, each whole or not at all; the issues last, as their notes describe the pass."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(qualities, sink, compression="zstd")
+    write_atomically(folder / QUALITY_FILE, sink.getvalue().to_pybytes())
+    write_issues(folder, issues, notes)
+
+
+def read_quality(folder: Path) -> pa.Table:
+    """Read the quality of every label: a row each with ``annotation_id``, a column for each kind (null: not judged)."""
+    path = folder / QUALITY_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder} has no {QUALITY_FILE}; make it with: autolabel noise")
+    return pq.read_table(path)
+
+
+def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Material:
+    pictures, classes = pictures_of(run), run.labels
+    files = [read_results(path, pictures, ontology=classes) for path in evidence]
+    return Material(
+        pictures,
+        classes.names,
+        labels_of_run(run),
+        joined(files, len(classes.classes)),
+        evidence_of_run(run, pictures, masks=False),
+        str(run.manifest.assign),
+        reviewed_images(run, pictures),
+        _reader(run),
+    )
+
+
+def _of_file(
+    labels: Path, run: Run | None, evidence: Sequence[Path], images: Path | None, options: NoiseOptions
+) -> Material:
+    pictures = pictures_of(run) if run is not None else None
+    audit = read_labels(labels, pictures, run.labels if run is not None else None)
+    found: list[Evidence] = []
+    if run is not None:
+        found.append(
+            evidence_of_run(run, audit.pictures, masks=options.masks and audit.labels.shapes is not None).evidence
+        )
+    found += [read_results(path, audit.pictures, audit.image_of, audit.class_of) for path in evidence]
+    if not found:
+        raise UsageError(
+            "labels alone cannot be judged: name a RUN over the same images, or pass --evidence results.json"
+        )
+    read = _reader(run) if run is not None else _folder_reader(audit, images)
+    none = np.zeros(len(audit.pictures), np.bool_)
+    joint = joined(found, len(audit.classes))
+    return Material(audit.pictures, audit.classes, audit.labels, joint, closed=none, read=read, notes=audit.notes)
+
+
+def _reader(run: Run) -> Callable[[int], bytes]:
+    images = list(run.images())
+    return lambda place: run.read_bytes(images[place])
+
+
+def _folder_reader(audit: Audit, images: Path | None) -> Callable[[int], bytes] | None:
+    return None if images is None else lambda place: (images / audit.pictures.paths[place]).read_bytes()
+
+
+def _notes(
+    material: Material, judged: Judged, labels: Path | None, evidence: Sequence[Path], seconds: float
+) -> dict[str, Any]:
+    return {
+        "labels": str(labels) if labels is not None else "run",
+        "evidence": [*material.evidence.names] if labels is not None else [str(path) for path in evidence],
+        "assign": material.assign if material.own is not None else None,
+        "judged": int((~material.labels.crowd).sum()),
+        "notes": [*material.notes, *judged.notes],
+        "reliability": {name: asdict(curve) for name, curve in judged.curves.items()},
+        "shares": judged.shares,
+        "seconds": round(seconds, 3),
+    }
+
+
+__all__ = ["IssueRows", "Material", "NoiseOptions", "NoiseResult", "find_noise", "read_quality", "write_tables"]
