@@ -9,7 +9,7 @@ import sys
 import click
 
 from autolabel import __version__
-from autolabel.commands import label, noise, results, review, setup, sync
+from autolabel.commands import label, noise, results, review, serve, setup, sync
 from autolabel.commands.common import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from autolabel.errors import AutolabelError, UsageError
 
@@ -51,6 +51,7 @@ for _command in (
     sync.pull,
     sync.sync,
     sync.corrections,
+    serve.serve,
     setup.models,
     setup.doctor,
 ):

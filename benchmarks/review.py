@@ -23,6 +23,7 @@ from autolabel.reviewing import RefreshOptions, load_reviewer
 from autolabel.types import RGB, Classifications, Detections, Float, LabelIssue, Mask, ModelInfo, Segments
 
 SIZE_WH = (640, 480)
+_BATCH = 500
 CLASSES = ("scratch", "dent", "crack", "rust", "hole", "stain")
 
 
@@ -134,6 +135,9 @@ def add_samples(fo: Any, run: autolabel.Run) -> float:
         sample = fo.Sample(filepath=str(run.local_path(item.image)), metadata=fo.ImageMetadata(width=640, height=480))
         sample["annotations"] = fo.Detections(detections=detections)
         samples.append(sample)
+        if len(samples) == _BATCH:
+            dataset.add_samples(samples, progress=False)
+            samples = []
     dataset.add_samples(samples, progress=False)
     seconds = time.perf_counter() - started
     fo.delete_dataset("benchmark-bare")

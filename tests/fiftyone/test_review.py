@@ -132,7 +132,7 @@ def test_issues_are_shown_with_their_views(fiftyone, reviewer, run, dataset):
     write_issues(run.path, issues_of(run), {})
     report = refresh(reviewer, run)
     assert report.counts == {"added": 0, "updated": 3, "unchanged": 3, "removed": 0, "kept": 0}
-    assert any("no longer has" in warning for warning in report.warnings)
+    assert any("does not have" in warning for warning in report.warnings)
     first, second, third = (image.path for image in list(run.images())[:3])
     dataset.reload()
     suspect = dataset.match(fiftyone.ViewField("path") == second).first()

@@ -67,9 +67,10 @@ def sample_fields(subject: Subject, ontology: Ontology) -> Document:
         if issue.annotation_id in known:
             by_annotation.setdefault(str(issue.annotation_id), []).append(issue)
     regions = [_annotation(a, subject, by_annotation.get(a.id, ()), ontology) for a in annotations]
-    placed = [issue for issue in subject.issues if issue.box is not None]
+    # Doubts that are not flagged are many, and a box for each would hide what is flagged.
+    placed = [issue for issue in subject.issues if issue.box is not None and issue.flagged]
     doubts = [_doubt(issue, subject) for issue in placed]
-    whole = [issue for issue in subject.issues if issue.box is None and issue.annotation_id not in known]
+    whole = [issue for issue in subject.issues if issue.box is None and issue.annotation_id is None and issue.flagged]
     flagged = [issue for issue in subject.issues if issue.flagged]
     worst = min((issue.quality for issue in flagged or subject.issues), default=None)
     review = subject.decided.review if subject.decided else None

@@ -261,4 +261,7 @@ def _warnings(files: Files, doubts: Doubts, tally: Tally) -> Iterable[str]:
     if files.failed:
         yield f"{len(files.failed)} images cannot be read, the first: {next(iter(files.failed.values()))}"
     if doubts.lost:
-        yield f"{doubts.lost} label issues are about annotations the run no longer has; autolabel noise finds them anew"
+        yield (
+            f"{doubts.lost} label issues are about labels the run does not have (other thresholds, or another file's "
+            "labels); autolabel noise judges the run's own"
+        )

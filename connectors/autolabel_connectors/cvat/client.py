@@ -1,0 +1,197 @@
+"""Requests to a CVAT server through cvat-sdk's own client: paths, credentials and uploads are the SDK's.
+
+Answers are plain JSON values, as the server gave them: the SDK's models refuse what a newer or older server adds, and
+take longer to build than the request itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from autolabel.connect import Target
+from autolabel.errors import ServerError, UsageError
+from autolabel_connectors.cvat.errors import GoneError, refuse
+from autolabel_connectors.cvat.wire import PATIENCE_SECONDS, Wire
+
+if TYPE_CHECKING:
+    from cvat_sdk.core.client import Client
+    from cvat_sdk.core.progress import ProgressReporter
+
+Row = dict[str, Any]
+PAGE_SIZE = 100
+_USER_VARIABLES = (("CVAT_USERNAME", "CVAT_PASSWORD"), ("FIFTYONE_CVAT_USERNAME", "FIFTYONE_CVAT_PASSWORD"))
+
+
+class Cvat:
+    """A server, logged in; ``writable=False`` promises that nothing on it is changed."""
+
+    def __init__(self, client: Client, *, writable: bool = True) -> None:
+        self._client = client
+        self._writable = writable
+        self.user: Row = {}
+
+    def __enter__(self) -> Cvat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def url(self) -> str:
+        """Address of the server, without a slash at its end."""
+        return str(self._client.api_map.host)
+
+    def web(self, path: str) -> str:
+        """Address of a page of the web interface, for people."""
+        return f"{self.url}/{path}"
+
+    def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+        """Send a request and return the answer's JSON value, None for an empty one; raises ServerError."""
+        from cvat_sdk.core.helpers import make_request_headers
+
+        if not self._writable and method != "GET":
+            raise AssertionError(f"a dry run must not write: {method} {path}")
+        api = self._client.api_client
+        headers = {"Accept": "application/vnd.cvat+json", **make_request_headers(api)}
+        pairs = None if query is None else [(key, value) for key, value in query.items() if value is not None]
+        response = api.rest_client.request(
+            method, self.url + path, query_params=pairs, headers=headers, body=body, _check_status=False
+        )
+        if not 200 <= response.status <= 299:
+            raise refuse(method, path, response.status, response.data)
+        if not response.data:
+            return None
+        try:
+            return json.loads(response.data)
+        except ValueError:
+            raise ServerError(
+                f"{method} {path}: the answer is no JSON; check that {self.url} is the address of a CVAT server"
+            ) from None
+
+    def get(self, path: str, **query: Any) -> Row:
+        """Read one thing."""
+        return cast(Row, self.call("GET", path, query=query or None))
+
+    def listed(self, path: str, **query: Any) -> Iterator[Row]:
+        """Read a list, page by page, each row once."""
+        seen: set[int] = set()
+        page = 1
+        while True:
+            answer = self.get(path, **query, sort="id", page_size=PAGE_SIZE, page=page)
+            for row in answer["results"]:
+                if row["id"] not in seen:
+                    seen.add(row["id"])
+                    yield row
+            if not answer.get("next"):
+                return
+            page += 1
+
+    def find(self, path: str) -> Row | None:
+        """Read one thing, or None where there is none."""
+        try:
+            return self.get(path)
+        except GoneError:
+            return None
+
+    def annotations(self, task: int) -> Row:
+        """Read all tags, shapes and tracks of a task."""
+        return self.get(f"/api/tasks/{task}/annotations/")
+
+    def patch_annotations(self, task: int, action: str, shapes: Sequence[Row]) -> list[Row]:
+        """Create, update or delete shapes of a task; returns them as the server took them, with their ids."""
+        body = {"version": 0, "tags": [], "shapes": list(shapes), "tracks": []}
+        answer = self.call("PATCH", f"/api/tasks/{task}/annotations/", query={"action": action}, body=body)
+        return cast(list[Row], (answer or {}).get("shapes", []))
+
+    def upload(
+        self, task: int, files: Sequence[Path], request_bytes: int, pbar: ProgressReporter, data: Mapping[str, Any]
+    ) -> None:
+        """Send image files to a task with the SDK's uploader: several in a request, larger ones by TUS."""
+        from cvat_sdk.api_client.exceptions import ApiException
+        from cvat_sdk.core.exceptions import CvatSdkException
+        from cvat_sdk.core.uploading import DataUploader
+
+        if not self._writable:
+            raise AssertionError("a dry run must not write")
+        path = f"/api/tasks/{task}/data/"
+        try:
+            uploader = DataUploader(self._client, max_request_size=request_bytes)
+            uploader.upload_files(self.url + path, list(files), pbar=pbar, **data)
+        except ApiException as error:
+            raise refuse("POST", path, error.status or 500, error.body or b"") from None
+        except CvatSdkException as error:
+            raise ServerError(f"POST {path}: the upload failed ({error}); run the same command again") from None
+
+    def request_status(self, rq_id: str) -> Row | None:
+        """Read how a background request is doing; None when the server does not know it (any more)."""
+        return self.find(f"/api/requests/{quote(rq_id, safe='')}")
+
+
+def open_server(
+    target: Target, *, writable: bool = True, patience: float = PATIENCE_SECONDS, pace: float = 1.0
+) -> Cvat:
+    """Log in to ``target``'s server; raises UsageError without credentials, ServerError when they are refused."""
+    try:
+        from cvat_sdk.api_client.exceptions import ApiException
+        from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
+        from cvat_sdk.core.exceptions import CvatSdkException
+    except ImportError:
+        raise UsageError('cvat-sdk is not installed; pip install "autolabel-vision[cvat]"') from None
+
+    try:
+        client = Client(url=target.url, config=Config(status_check_period=0.5), check_server_version=False)
+    except CvatSdkException as error:
+        raise UsageError(f"{target.url!r} is no address of a CVAT server: {error}") from None
+    rest = client.api_client.rest_client
+    rest.pool_manager = Wire(rest.pool_manager, patience=patience, pace=pace)
+    server = Cvat(client, writable=writable)
+    secret = target.token or _secret_from_elsewhere(server.url)
+    if not secret:
+        raise UsageError(
+            f"no credentials for {server.url}: make an access token in CVAT (user menu, Profile, Security, Access "
+            "tokens; switch 'read only' off to push) and set CVAT_ACCESS_TOKEN, or give USER:PASSWORD"
+        )
+    user, colon, password = secret.partition(":")
+    try:
+        client.login((user, password) if colon else AccessTokenCredentials(secret))
+    except ApiException as error:
+        if error.status in {400, 401, 403}:
+            raise UsageError(f"{server.url} does not accept user {user!r} with this password; check both") from None
+        body = error.body if isinstance(error.body, bytes) else str(error.body or "").encode()
+        raise refuse("POST", "/api/auth/login", error.status or 500, body) from None
+    server.user = server.get("/api/users/self")
+    return server
+
+
+def wait_for(server: Cvat, rq_id: str, *, first_pause: float = 0.1) -> Row | None:
+    """Wait until a background request has ended; returns its last status, None when the server lost it."""
+    pause = first_pause
+    while True:
+        status = server.request_status(rq_id)
+        if status is None or status["status"] in {"finished", "failed"}:
+            return status
+        time.sleep(pause)
+        pause = min(2.0, pause * 1.5)
+
+
+def _secret_from_elsewhere(url: str) -> str:
+    """Look where cvat-cli and FiftyOne keep credentials: their variables, then cvat-cli's saved profiles."""
+    if token := os.environ.get("CVAT_ACCESS_TOKEN"):
+        return token
+    for user, password in _USER_VARIABLES:
+        if os.environ.get(user) and os.environ.get(password):
+            return f"{os.environ[user]}:{os.environ[password]}"
+    from cvat_sdk.core.auth import AuthStore
+    from cvat_sdk.core.exceptions import AuthStoreError
+
+    try:
+        profiles = AuthStore().list_profiles().values()
+    except (AuthStoreError, OSError, KeyError, AttributeError):
+        return ""
+    return next((profile.token for profile in profiles if profile.server.rstrip("/") == url), "")
