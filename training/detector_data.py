@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.dataset import BUCKETS, SceneStore
-from training.detector_loss import Truth
+from training.detector_loss import Padded, Truth
 from training.detector_model import load_tokenizer
 from training.generator import CLASS_NAMES
 from training.vocabulary import SPECIAL, prompt_for
@@ -25,12 +25,15 @@ STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels`` ``(B, 3, H, W)`` uint8; ``input_ids`` ``(1, T)``; ``spans`` ``(K, T)``; one truth a picture."""
+    """``pixels`` ``(B, 3, H, W)`` uint8; ``input_ids`` ``(1, T)``; ``spans`` ``(K, T)``; the boxes of all pictures.
+
+    Few tensors: each that comes from a worker is an open file.
+    """
 
     pixels: Tensor
     input_ids: Tensor
     spans: Tensor
-    truths: list[Truth]
+    truth: Padded
 
 
 def class_spans(input_ids: list[int], phrase_classes: list[int], classes: int) -> Tensor:
@@ -84,7 +87,7 @@ class DetectorBatches:
             images.append(image)
             truths.append(Truth(torch.from_numpy(boxes[kept]), torch.tensor([labels[i] for i in kept]).long()))
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return Batch(pixels, torch.tensor([ids]), spans, truths)
+        return Batch(pixels, torch.tensor([ids]), spans, Padded.of(truths))
 
 
 def size_at(sizes: Sizes, progress: float) -> tuple[float, int]:

@@ -36,7 +36,7 @@ class Padded:
     real: Tensor
 
     @classmethod
-    def of(cls, truths: Sequence[Truth], device: torch.device | None = None) -> Padded:
+    def of(cls, truths: Sequence[Truth]) -> Padded:
         """Pad to the largest number of boxes, at least one."""
         most = max([1, *(len(truth.labels) for truth in truths)])
         boxes = torch.full((len(truths), most, 4), 0.5)
@@ -45,7 +45,11 @@ class Padded:
         for row, truth in enumerate(truths):
             count = len(truth.labels)
             boxes[row, :count], labels[row, :count], real[row, :count] = truth.boxes, truth.labels, True
-        return cls(boxes.to(device), labels.to(device), real.to(device))
+        return cls(boxes, labels, real)
+
+    def to(self, device: torch.device) -> Padded:
+        """Move to a device."""
+        return Padded(self.boxes.to(device), self.labels.to(device), self.real.to(device))
 
 
 def corners(boxes: Tensor) -> Tensor:

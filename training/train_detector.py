@@ -19,7 +19,7 @@ from transformers import GroundingDinoImageProcessor, MMGroundingDinoForObjectDe
 from training import runtime
 from training.dataset import BUCKETS
 from training.detector_data import Batch, DetectorBatches, Sizes, class_spans, size_at, to_input
-from training.detector_loss import Padded, stage_loss
+from training.detector_loss import stage_loss
 from training.detector_model import build, load_tokenizer, save_folder, save_tokenizer
 from training.generator import CLASS_NAMES
 from training.metrics import Found, Report, evaluate
@@ -63,7 +63,7 @@ def losses(model: MMGroundingDinoForObjectDetection, batch: Batch) -> tuple[Tens
     tokens = batch.input_ids.shape[1]
     text = out.encoder_last_hidden_state_text.float()
     mask = torch.ones(count, tokens, dtype=torch.bool, device=device)
-    truth, spans = Padded.of(batch.truths, device), batch.spans.to(device)
+    truth, spans = batch.truth.to(device), batch.spans.to(device)
     stages: list[tuple[str, Tensor, Tensor]] = [
         ("encoder", out.enc_outputs_class[..., :tokens].float(), out.enc_outputs_coord_logits.float())
     ]
@@ -176,7 +176,7 @@ def train(rank: int, processes: int, settings: Settings) -> None:
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         if bool(norm.isfinite()):
             optimizer.step()
-        step, seen = step + 1, seen + len(batch.truths) * processes
+        step, seen = step + 1, seen + len(batch.pixels) * processes
         if processes > 1:
             if step % EXCHANGE:
                 continue
