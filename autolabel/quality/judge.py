@@ -24,6 +24,8 @@ FEWEST_LABELS = 50
 FEWEST_IMAGES = 10
 _LIKELY = 0.4
 _SURE = 0.3
+_LEAST_DOUBT = 0.99
+"""Unlabelled evidence is mostly background, so that even a small probability of an object says something."""
 
 
 def judge(material: Material, options: NoiseOptions, on_step: Callable[[str], None]) -> Judged:
@@ -144,6 +146,7 @@ def _overlooked_issues(material: Material, judged: Judged, opinions: Opinions, o
         lambda row: f"a {material.names[label[row]]} was seen here ({sure[row]:.0%} sure) and has no label",
         suggested=label,
         boxes_xyxy=evidence.boxes_xyxy[rows],
+        doubt=_LEAST_DOUBT,
     )
 
 
@@ -199,6 +202,7 @@ def _by_other_opinion(material: Material, judged: Judged, open_: Flags, own: Int
         ),
         suggested=label,
         boxes_xyxy=evidence.boxes_xyxy[rows],
+        doubt=_LEAST_DOUBT,
     )
 
 

@@ -17,6 +17,7 @@ from autolabel.quality.support import support_of
 _ENOUGH_PLANTED = 4_000
 _MOST_ROUNDS = 12
 _MOST_LABELS = 30_000
+_SAME_SPOT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _shadowed(opinions: Opinions, images: int) -> Flags:
     """Tell for which evidence ``(M,)`` a likelier box of the same spot speaks."""
     evidence = opinions.evidence
     starts = evidence.starts(images)
-    a, b, _ = overlapping(evidence.boxes_xyxy, starts, evidence.boxes_xyxy, starts, floor=MATCH_IOU)
+    a, b, _ = overlapping(evidence.boxes_xyxy, starts, evidence.boxes_xyxy, starts, floor=_SAME_SPOT)
     better = (opinions.object[b] > opinions.object[a]) | ((opinions.object[b] == opinions.object[a]) & (b < a))
     return best_of(a[better], np.ones(int(better.sum()), np.float32), len(evidence)) > 0
 

@@ -40,10 +40,11 @@ class IssueRows:
         suggested: Ints | None = None,
         boxes_xyxy: Float | None = None,
         related: Callable[[int], Sequence[str]] | None = None,
+        doubt: float = DOUBT,
     ) -> None:
-        """Add rows of one kind that are flagged or doubtful; ``reason`` and ``related`` are asked by row."""
+        """Add rows of one kind that are flagged or of a quality below ``doubt``; callables are asked by row."""
         quality = np.clip(np.asarray(quality, np.float32), 0, 1)
-        rows = np.flatnonzero(flagged | (quality < DOUBT)).tolist()
+        rows = np.flatnonzero(flagged | (quality < doubt)).tolist()
         none = [None] * len(rows)
         columns: dict[str, Any] = {
             "kind": [kind] * len(rows),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -75,3 +77,16 @@ def serving(made: Labeler, options: ServeOptions | None = None, puller: Any = No
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+def install_squares(folder: Path) -> dict[str, str]:
+    """Install a detector backend ``squares`` into ``folder``; returns the environment in which it is found."""
+    information = folder / "squares-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: squares\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[autolabel.detectors]\nsquares = squares:load\n")
+    (folder / "squares.py").write_text(
+        "from tests.fakes import SquareDetector\ndef load(ref, runtime):\n    return SquareDetector()\n"
+    )
+    paths = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}

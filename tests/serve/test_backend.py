@@ -1,0 +1,282 @@
+"""The ML backend's own rules: who may ask, what a failure costs, and where a token goes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from starlette.testclient import TestClient
+
+from autolabel.serving import ServeOptions
+from autolabel_connectors.label_studio.convert import from_regions
+from autolabel_connectors.serve.label_studio import Service
+from autolabel_connectors.serve.pulling import Puller
+from tests.fakes import picture
+from tests.serve.helpers import CONFIG, CountingSegmenter, labeler, serving
+
+TOKEN = "f" * 40
+
+
+def encoded(*squares: tuple[str, int, int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(picture(*squares)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def inline(*squares: tuple[str, int, int, int]) -> str:
+    return "data:image/png;base64," + base64.b64encode(encoded(*squares)).decode()
+
+
+def ask(url: str, *images: Any, config: str = CONFIG, context: Any = None, project: str = "1.1") -> httpx.Response:
+    tasks = [{"id": number, "data": {"image": image}} for number, image in enumerate(images)]
+    body = {"tasks": tasks, "project": project, "label_config": config, "params": {"context": context}}
+    return httpx.post(f"{url}/predict", json=body, timeout=60)
+
+
+@contextmanager
+def files(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A web server that notes path and Authorization of each request; answers are bytes, a status, an address or a list."""
+    asked: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization", "")))
+            answer = answers.get(self.path, 404)
+            answer = answer.pop(0) if isinstance(answer, list) else answer
+            self.send_response(answer if isinstance(answer, int) else 302 if isinstance(answer, str) else 200)
+            if isinstance(answer, str):
+                self.send_header("Location", answer)
+            body = answer if isinstance(answer, bytes) else b""
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_answers_come_in_the_order_of_tasks_and_a_broken_one_costs_itself_alone() -> None:
+    images = [
+        inline(("scratch", 2, 3, 10)),
+        "data:image/png;base64,AAAA",
+        inline(("dent", 20, 10, 9)),
+        None,
+        "/etc/passwd",
+    ]
+    with serving(labeler()) as url:
+        answer = ask(url, *images).json()
+    kinds = [[i["value"]["brushlabels"] for i in r["result"]] if r else None for r in answer["results"]]
+    assert kinds == [[["scratch"]], None, [["dent"]], None, None]
+    assert [error["task"] for error in answer["errors"]] == [1, 3, 4]
+    assert "LABEL_STUDIO_API_KEY" in answer["errors"][2]["error"]
+
+
+def test_two_tasks_of_one_image_are_both_answered() -> None:
+    with serving(labeler()) as url:
+        answer = ask(url, *[inline(("scratch", 2, 3, 10))] * 3).json()
+    assert [len(result["result"]) for result in answer["results"]] == [1, 1, 1]
+
+
+def test_an_image_without_objects_has_an_empty_prediction() -> None:
+    with serving(labeler()) as url:
+        assert ask(url, inline()).json()["results"][0]["result"] == []
+
+
+def test_the_token_goes_to_its_own_server_alone() -> None:
+    image = encoded(("scratch", 2, 3, 10))
+    with files({"/b.png": image, "/c.png": image}) as (other, there):
+        own = {
+            "/data/upload/1/a.png": image,
+            "/data/local-files/?d=x/a.png": image,
+            "/data/moved.png": f"{other}/c.png",
+        }
+        with files(own) as (server, here), serving(labeler(), ServeOptions(url=server, token=TOKEN)) as url:
+            addresses = ["/data/upload/1/a.png", "/data/local-files/?d=x/a.png", f"{other}/b.png", "/data/moved.png"]
+            answer = ask(url, *addresses).json()
+    assert [bool(result) for result in answer["results"]] == [True] * 4
+    assert {header for _, header in here} == {f"Token {TOKEN}"}
+    assert sorted(there) == [("/b.png", ""), ("/c.png", "")]
+
+
+def test_a_configured_token_never_goes_where_a_setup_points() -> None:
+    image = encoded(("scratch", 2, 3, 10))
+    own = {"/data/upload/1/a.png": image}
+    with (
+        files(own) as (server, here),
+        files({}) as (evil, there),
+        serving(labeler(), ServeOptions(url=server, token=TOKEN)) as url,
+    ):
+        setup = {"project": "1.1", "schema": CONFIG, "hostname": evil, "access_token": "evil"}
+        assert httpx.post(f"{url}/setup", json=setup).status_code == 200
+        answer = ask(url, "/data/upload/1/a.png", f"{evil}/data/upload/1/a.png").json()
+    assert [bool(result) for result in answer["results"]] == [True, True]
+    assert len(here) == 2
+    assert there == []
+
+
+def test_a_setup_tells_address_and_token_where_none_is_configured() -> None:
+    with files({"/data/upload/1/a.png": encoded(("dent", 2, 3, 10))}) as (server, here), serving(labeler()) as url:
+        setup = {"project": "7.1", "schema": CONFIG, "hostname": server, "access_token": TOKEN}
+        assert httpx.post(f"{url}/setup", json=setup).json()["model_version"].startswith("autolabel-")
+        assert ask(url, "/data/upload/1/a.png", project="7.1").json()["results"][0]["result"]
+        assert ask(url, "/data/upload/1/a.png", project="8.1").json()["results"] == [[]]
+    assert here == [("/data/upload/1/a.png", f"Token {TOKEN}")]
+
+
+def test_an_image_over_the_limit_and_a_local_file_are_not_read() -> None:
+    big = {"/big.png": encoded(("dent", 2, 3, 10))}
+    with files(big) as (server, _), serving(labeler(), ServeOptions(max_bytes=20)) as url:
+        answer = ask(url, f"{server}/big.png", inline(), "file:///etc/passwd").json()
+    first, second, third = (error["error"] for error in answer["errors"])
+    assert "--max-bytes" in first
+    assert "--max-bytes" in second
+    assert "not read here" in third
+
+
+def test_a_server_in_trouble_is_asked_again() -> None:
+    with files({"/a.png": [503, encoded(("dent", 2, 3, 10))]}) as (server, asked), serving(labeler()) as url:
+        assert ask(url, f"{server}/a.png").json()["results"][0]["result"]
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind"),
+    [
+        ('<PolygonLabels name="p" toName="image"><Label value="crack"/></PolygonLabels>', "polygonlabels"),
+        ('<RectangleLabels name="r" toName="image"><Label value="crack"/></RectangleLabels>', "rectanglelabels"),
+        ('<Brush name="b" toName="image"/><Labels name="l" toName="image"><Label value="crack"/></Labels>', "brush"),
+    ],
+)
+def test_a_smart_tool_answers_with_what_the_project_can_draw(tags: str, kind: str) -> None:
+    config = f'<View><Image name="image" value="$image"/>{tags}</View>'
+    point = {"type": "keypointlabels", "value": {"x": 50, "y": 50, "keypointlabels": ["crack"]}}
+    with serving(labeler(segmenter=CountingSegmenter())) as url:
+        answer = ask(url, inline(), config=config, context={"result": [point]}).json()
+    assert answer["results"][0]["result"][0]["type"] == kind
+
+
+def test_a_point_beside_the_object_is_heeded() -> None:
+    seen = []
+
+    class Watching(CountingSegmenter):
+        def segment_prompts(self, embedded: Any, prompts: Any) -> Any:
+            seen.extend(prompts)
+            return super().segment_prompts(embedded, prompts)
+
+    def point(x: float, *, positive: bool) -> dict[str, Any]:
+        value = {"x": x, "y": 50, "keypointlabels": ["crack"]}
+        return {"type": "keypointlabels", "is_positive": positive, "value": value}
+
+    context = {"result": [point(50, positive=True), point(25, positive=False)]}
+    with serving(labeler(segmenter=Watching())) as url:
+        assert ask(url, inline(), context=context).json()["results"][0]["result"]
+        refused = ask(url, inline(), context={"result": [point(25, positive=False)]})
+    assert [(p.positive, p.negative) for p in seen] == [(((32.0, 24.0),), ((16.0, 24.0),))]
+    assert refused.status_code == 422
+    assert "no point on an object" in refused.json()["error"]
+
+
+def test_predictions_stay_those_of_the_model_where_a_project_lacks_a_label() -> None:
+    config = (
+        '<View><Image name="image" value="$image"/><RectangleLabels name="r" toName="image"><Label value="Dent"/>'
+        "</RectangleLabels></View>"
+    )
+    with serving(labeler()) as url:
+        (result,) = ask(url, inline(("scratch", 2, 3, 10), ("dent", 40, 20, 9)), config=config).json()["results"]
+    assert [item["value"]["rectanglelabels"] for item in result["result"]] == [["Dent"]]
+    from autolabel.types import Image
+
+    (region,) = from_regions(result["result"], Image("", "", 64, 48))
+    assert np.allclose(region.box.xyxy, (40, 20, 49, 29), atol=0.01)
+
+
+def test_health_says_when_the_models_are_there() -> None:
+    service = Service(labeler(), ServeOptions())
+    with TestClient(service.app()) as client:
+        assert client.get("/health").status_code == 503
+        refused = client.post("/predict", json={"tasks": []})
+        assert (refused.status_code, "loaded" in refused.json()["error"]) == (503, True)
+        service.load()
+        assert client.get("/health").json()["status"] == client.get("/").json()["status"] == "UP"
+        assert client.get("/versions").json()["versions"] == [service.backend.labeler.model_version]
+
+
+def test_who_does_not_sign_in_gets_nothing() -> None:
+    service = Service(labeler(), ServeOptions(user="ann", password="sécret"))
+    service.load()
+    with TestClient(service.app()) as client:
+        for path in ("/", "/health", "/versions"):
+            assert client.get(path).status_code == 401
+        for path in ("/setup", "/predict", "/webhook", "/train"):
+            assert client.post(path, json={}).status_code == 401
+        code = base64.b64encode("ann:sécret".encode()).decode()
+        assert client.get("/health", headers={"Authorization": f"Basic {code}"}).status_code == 200
+        assert client.get("/health", headers={"Authorization": "Basic !"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/predict", b"{", 400, "not JSON"),
+        ("/predict", b"[]", 400, "JSON object"),
+        ("/predict", b'{"tasks": 3}', 422, "list of tasks"),
+        ("/predict", b'{"tasks": []}', 422, "label_config"),
+        ("/setup", b'{"schema": "<View>"}', 422, "valid XML"),
+        ("/setup", b"{\"schema\": \"<View><Text name='t' value='$t'/></View>\"}", 422, "no <Image>"),
+        ("/nothing", b"{}", 404, "POST /predict"),
+        ("/webhook", b'{"action": "ANNOTATION_CREATED"}', 200, "--run"),
+        ("/webhook", b'{"action": "TASKS_CREATED"}', 200, "ignored"),
+    ],
+)
+def test_errors_are_json_with_a_remedy(path: str, body: bytes, status: int, words: str) -> None:
+    service = Service(labeler(), ServeOptions())
+    service.load()
+    with TestClient(service.app()) as client:
+        answer = client.post(path, content=body)
+    assert answer.status_code == status
+    assert words in str(answer.json())
+
+
+def test_many_changes_are_one_pull_and_a_failed_one_is_tried_again() -> None:
+    pulled, twice = [], threading.Event()
+
+    def pull(project: str) -> None:
+        pulled.append(project)
+        if len(pulled) == 1:
+            raise OSError("the server restarts")
+        twice.set()
+
+    puller = Puller(pull, 0.2)
+    for _ in range(20):
+        puller.ask("a")
+    assert twice.wait(30)
+    puller.close()
+    assert pulled == ["a", "a"]
+
+
+def test_what_waits_is_pulled_before_the_end() -> None:
+    pulled: list[str] = []
+    service = Service(labeler(), ServeOptions(), Puller(pulled.append, 3600.0))
+    with TestClient(service.app()) as client:
+        answer = client.post("/webhook", json={"action": "ANNOTATION_CREATED", "project": {"id": 1, "title": "p"}})
+        assert answer.status_code == 202
+    assert pulled == ["p"]
