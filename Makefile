@@ -60,7 +60,7 @@ format: $(VENV)/.autolabel-dev ## Format the code and fix what can be fixed
 bench: setup-dev ## Measure speed and memory
 	@for file in benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
-train-starter: setup-dev ## Train the bundled models anew (hours on a CPU, resumable)
+train-starter: setup-dev ## Train the bundled models anew (minutes on a GPU, hours on a CPU, resumable)
 	@$(BIN)/python -m training.train_all $(TRAIN_ARGS)
 
 lock: $(VENV)/.autolabel-dev ## Write the pins anew: the newest versions that suit each other

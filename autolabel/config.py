@@ -18,6 +18,7 @@ from autolabel.ontology import LabelClass, Ontology
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Assign = Literal["classifier", "detector", "fused"]
+TileMode = Literal["auto", "off", "on"]
 DEFAULT_RECIPE_NAME = "autolabel.toml"
 RECIPE_ENTRY_POINTS = "autolabel.recipes"
 
@@ -60,6 +61,14 @@ class Thresholds(_Settings):
     cross_class_iou: Unit = Field(0.8, description="boxes of any class that overlap more than this IoU are one object")
 
 
+class TileSettings(_Settings):
+    """Large images in pieces: a model shrinks what it is shown, and thin things disappear."""
+
+    mode: TileMode = Field("auto", description='"auto": images far larger than the detector\'s input')
+    size: Annotated[int, Field(ge=64)] | None = Field(None, description="side of a tile, px; default: by the detector")
+    overlap: Annotated[float, Field(ge=0.0, le=0.5)] = Field(0.2, description="share of a tile its neighbour shows too")
+
+
 class Recipe(_Settings):
     """All settings of a labeling pass."""
 
@@ -74,6 +83,7 @@ class Recipe(_Settings):
     assign: Assign | None = Field(None, description="who assigns the label; default: the classifier where there is one")
     proposals: Proposals = Proposals()
     thresholds: Thresholds = Thresholds()
+    tiles: TileSettings = TileSettings()
     device: str | None = Field(None, description="torch device; default: the best there is")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="images of one batch and of one commit")
@@ -146,6 +156,7 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
         "negatives": ClassSettings,
         "proposals": Proposals,
         "thresholds": Thresholds,
+        "tiles": TileSettings,
     }
     table = tables.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
     return list(table.model_fields)

@@ -123,7 +123,7 @@ class Pass:
                 missing = self._missing_stages(number)
             detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
             if "segment" in missing:
-                segmented, notes = labeling.segment(batch, detected, self.models)
+                segmented, notes = labeling.segment(batch, detected, self.models, self.plan.tiles)
                 folder.put(number, "segment", keys.segment, shards.segment_table(segmented), notes)
             segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
             if "classify" in missing:

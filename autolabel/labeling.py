@@ -19,6 +19,7 @@ from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented
 from autolabel.stages.detect import Proposals, propose
 from autolabel.stages.isolate import predict_isolated
 from autolabel.stages.resolve import Gates, resolve
+from autolabel.stages.tiles import Tiles, detect_in_views, segment_in_views
 from autolabel.types import RGB, Classifications, Detections, Failure, Float, Mask, Segments
 
 Answer = TypeVar("Answer")
@@ -46,6 +47,7 @@ class Plan:
     proposal_iou: float
     proposal_limit: int
     run_id: str
+    tiles: Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ class Batch:
 def run_stages(batch: Sequence[ReadImage], models: Models, plan: Plan) -> Batch:
     """Take one batch through all stages, from pixels to annotations."""
     detected, detect_notes, brought = detect(batch, models, plan)
-    segmented, segment_notes = (brought, StageNotes()) if brought is not None else segment(batch, detected, models)
+    if brought is not None:
+        segmented, segment_notes = brought, StageNotes()
+    else:
+        segmented, segment_notes = segment(batch, detected, models, plan.tiles)
     classified, classify_notes = classify(batch, detected, segmented, models, plan.ontology)
     failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
     failed = frozenset(failure.path for failure in failures)
@@ -123,7 +128,9 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
     model: Any = models.detector.model if readable else None
     started = time.perf_counter()
     answers: list[Detections | Exception] = predict_isolated(
-        lambda places: model.predict_batch([batch[i].pixels for i in places], ontology.phrases, plan.floor),
+        lambda places: detect_in_views(
+            model, [_pixels(batch[i]) for i in places], ontology.phrases, plan.floor, plan.tiles
+        ),
         readable,
     )
     failures, dropped = [image.lost for image in batch if image.lost], Counter[str]()
@@ -160,7 +167,9 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
     return detected, notes, Segmented(masks, np.ones(len(masks), np.float32))
 
 
-def segment(batch: Sequence[ReadImage], detected: Detected, models: Models) -> tuple[Segmented, StageNotes]:
+def segment(
+    batch: Sequence[ReadImage], detected: Detected, models: Models, tiles: Tiles
+) -> tuple[Segmented, StageNotes]:
     """Refine every proposal into a mask; images without proposals cost nothing."""
     count = len(detected.images)
     masks: list[Mask | None] = [None] * count
@@ -172,8 +181,8 @@ def segment(batch: Sequence[ReadImage], detected: Detected, models: Models) -> t
         answers: dict[int, Segments | Exception] = _per_image(
             batch,
             detected,
-            lambda places: model.predict_batch(
-                [batch[i].pixels for i in places], [_boxes(detected, i) for i in places]
+            lambda places: segment_in_views(
+                model, [_pixels(batch[i]) for i in places], [_boxes(detected, i) for i in places], tiles
             ),
         )
         for place, answer in answers.items():
@@ -271,6 +280,12 @@ def _per_image(
     """Answers by place, for the images that have proposals and pixels."""
     places = [place for place in np.unique(detected.images).tolist() if batch[place].pixels is not None]
     return dict(zip(places, predict_isolated(predict, places), strict=True))
+
+
+def _pixels(image: ReadImage) -> RGB:
+    if image.pixels is None:
+        raise ValueError(f"'{image.row.path}' was not read")
+    return image.pixels
 
 
 def _boxes(detected: Detected, place: int) -> Float:

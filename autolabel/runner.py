@@ -29,6 +29,7 @@ from autolabel.manifest import (
 )
 from autolabel.ontology import Ontology
 from autolabel.stages.resolve import Gates
+from autolabel.stages.tiles import Tiles
 from autolabel.store import RunFolder
 
 _NAMESPACE = uuid.UUID("6b1f6f0e-8a52-5d0c-9d61-0b6a3b1f2c77")
@@ -167,12 +168,15 @@ def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float) -> 
         proposal_iou=recipe.proposals.iou,
         proposal_limit=recipe.proposals.limit,
         run_id=run_id,
+        tiles=Tiles(**recipe.tiles.model_dump()),
     )
 
 
 def stage_keys(plan: Plan, models: Models) -> StageKeys:
     """Fingerprint what determines each stage's output."""
     asked = [ontology_values(plan.ontology), plan.floor, plan.proposal_iou, plan.proposal_limit]
+    if plan.tiles.mode != "off":
+        asked.append(asdict(plan.tiles))
     detect = fingerprint([models.detector.identity, *asked])
     segment = fingerprint([detect, models.segmenter.identity if models.segmenter else None])
     classify = fingerprint([segment, models.classifier.identity if models.classifier else None])

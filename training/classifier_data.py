@@ -9,16 +9,19 @@ import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, MEAN
 from training.dataset import BUCKETS, DISTRACTOR_NAMES, WORK, SceneStore
 from training.detector_data import recolour
-from training.generator import box_of, generate
+from training.generator import CLASS_NAMES, TRAINED, box_of, generate
 from training.natural import natural_size
 from training.seeds import TRAIN
 from training.vocabulary import NAMED_DISTRACTORS, SYNONYMS
@@ -28,13 +31,13 @@ WIDE: Final = 0.4
 STORED: Final = 176
 FILL: Final = tuple(round(255 * channel) for channel in MEAN)
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    **SYNONYMS,
+    **{name: SYNONYMS[name] for name in CLASS_NAMES},
     "nothing": ("nothing", "a clean surface", "background", "no defect", "an undamaged surface", "a shadow"),
     **NAMED_DISTRACTORS,
 }
 GROUP_NAMES: Final = tuple(GROUPS)
 NATURAL_SEEDS: Final = TRAIN.start + 2_000_000
-FOLDER: Final = WORK / "crops"
+FOLDER: Final = WORK / f"crops-{TRAINED.name}"
 Image = NDArray[np.uint8]
 Window = tuple[float, float, float, float]
 
@@ -103,6 +106,24 @@ def load_natural() -> tuple[Image, NDArray[np.int64]]:
     return np.concatenate([p["crops"] for p in parts]), np.concatenate([p["labels"] for p in parts])
 
 
+@cache
+def _opened() -> tuple[list[SceneStore], Image, NDArray[np.int64]]:
+    return ([SceneStore(bucket) for bucket in BUCKETS], *load_natural())
+
+
+@dataclass(frozen=True, slots=True)
+class CropBatches:
+    """Makes batches of ``size`` crops; picklable, so that workers can open the stores themselves."""
+
+    size: int
+
+    def __call__(self, rng: np.random.Generator, progress: float) -> tuple[Tensor, Tensor]:
+        """Crops ``(B, 3, 128, 128)`` uint8 and their groups ``(B,)``; the same at any progress."""
+        stores, natural, labels = _opened()
+        crops, groups = CropStream(rng, stores, natural, labels).batch(self.size)
+        return torch.from_numpy(crops), torch.from_numpy(groups)
+
+
 @dataclass(slots=True)
 class CropStream:
     """Random training crops: half of the stored pictures, half of natural-size ones where there are any."""
@@ -112,14 +133,8 @@ class CropStream:
     natural: Image
     natural_labels: NDArray[np.int64]
 
-    @classmethod
-    def open(cls, seed: int) -> CropStream:
-        """Open the stores of the work folder."""
-        images, labels = load_natural()
-        return cls(np.random.default_rng([seed, 9]), [SceneStore(b) for b in BUCKETS], images, labels)
-
-    def batch(self, size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Crops ``(B, 3, 128, 128)`` in 0..1 and their groups ``(B,)``."""
+    def batch(self, size: int) -> tuple[Image, NDArray[np.int64]]:
+        """Crops ``(B, 3, 128, 128)`` uint8 and their groups ``(B,)``."""
         crops: list[Image] = []
         labels: list[int] = []
         while len(crops) < size:
@@ -127,8 +142,7 @@ class CropStream:
             if made is not None:
                 crops.append(self._augment(made[0]))
                 labels.append(made[1])
-        pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) / 255
-        return np.ascontiguousarray(pixels), np.asarray(labels, np.int64)
+        return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2)), np.asarray(labels, np.int64)
 
     def _natural(self) -> tuple[Image, int]:
         index = int(self.rng.integers(len(self.natural)))
@@ -137,7 +151,7 @@ class CropStream:
     def _stored(self) -> tuple[Image, int] | None:
         rng = self.rng
         store = self.stores[int(rng.random() < 0.25)]
-        index = int(rng.integers(store.bucket.count))
+        index = int(rng.choice(store.finished()))
         labels = [int(k) for k in store.labels[index] if k >= 0]
         draw = rng.random()
         if draw < 0.8 and labels:

@@ -63,4 +63,5 @@ def save_folder(weights: dict[str, Tensor], folder: Path) -> None:
 
 def normalise(pixels: Tensor) -> Tensor:
     """RGB in 0..1 ``(B, 3, H, W)`` to CLIP's normalisation."""
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (MEAN, STD))
+    return (pixels - mean) / std

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.dataset import BUCKETS, SceneStore
-from training.detector_loss import Truth
+from training.detector_loss import Padded, Truth
+from training.detector_model import load_tokenizer
 from training.generator import CLASS_NAMES
 from training.vocabulary import SPECIAL, prompt_for
 
@@ -25,12 +25,15 @@ STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels`` ``(B, 3, H, W)`` normalised; ``input_ids`` ``(1, T)``; ``spans`` ``(K, T)``; one truth a picture."""
+    """``pixels`` ``(B, 3, H, W)`` uint8; ``input_ids`` ``(1, T)``; ``spans`` ``(K, T)``; the boxes of all pictures.
+
+    Few tensors: each that comes from a worker is an open file.
+    """
 
     pixels: Tensor
     input_ids: Tensor
     spans: Tensor
-    truths: list[Truth]
+    truth: Padded
 
 
 def class_spans(input_ids: list[int], phrase_classes: list[int], classes: int) -> Tensor:
@@ -50,48 +53,63 @@ def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray((image.astype(np.float32) / 255 - MEAN) / STD, dtype=np.float32)
 
 
+Sizes = tuple[tuple[float, float, int], ...]
+"""Until which share of the training pictures have which share of the stored size, and how many make a batch."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorBatches:
-    """An endless, shuffled stream of batches made in a background thread.
+    """Makes batches of stored pictures; picklable, so that workers can open the stores themselves."""
 
-    ``scale`` shrinks the stored pictures (0.667 early in training) and may be changed at any time.
-    """
+    tokenizer_folder: Path
+    sizes: Sizes
 
-    def __init__(self, tokenizer: Any, size: int, seed: int, scale: float) -> None:
-        self.tokenizer, self.size, self.scale = tokenizer, size, scale
-        self.rng = np.random.default_rng([seed, 5])
-        self.stores = [SceneStore(bucket) for bucket in BUCKETS]
-        self.ready: queue.Queue[Batch] = queue.Queue(maxsize=4)
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.ready.get()
-
-    def _work(self) -> None:
-        cv2.setNumThreads(1)
-        shares = np.array([len(store.finished()) for store in self.stores], np.float64)
-        while True:
-            self.ready.put(self._batch(self.stores[int(self.rng.choice(len(shares), p=shares / shares.sum()))]))
-
-    def _batch(self, store: SceneStore) -> Batch:
-        rng, bucket = self.rng, store.bucket
+    def __call__(self, rng: np.random.Generator, progress: float) -> Batch:
+        """Make a batch of the size that suits ``progress`` (0 to 1)."""
+        stores, tokenizer = _stores(), _tokenizer(self.tokenizer_folder)
+        scale, size = size_at(self.sizes, progress)
+        shares = np.array([len(store.finished()) for store in stores], np.float64)
+        store = stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        bucket = store.bucket
         upright = bool(rng.random() < 0.4)
         height = bucket.height
         if bucket.name == "landscape" and rng.random() < 0.2:
             height = round(bucket.width * 2 / 3)  # 3:2
-        out_wh = (round(bucket.width * self.scale / 16) * 16, round(height * self.scale / 16) * 16)
+        out_wh = (round(bucket.width * scale / 16) * 16, round(height * scale / 16) * 16)
         phrases = prompt_for(rng, CLASS_NAMES)
-        ids = self.tokenizer(". ".join(phrase for phrase, _ in phrases) + ".")["input_ids"]
+        ids = tokenizer(". ".join(phrase for phrase, _ in phrases) + ".")["input_ids"]
         spans = class_spans(ids, [k for _, k in phrases], len(CLASS_NAMES))
         named = {k for _, k in phrases}
         images, truths = [], []
-        for index in rng.choice(store.finished(), self.size, replace=False):
+        for index in rng.choice(store.finished(), size, replace=False):
             image, boxes, labels = augment(rng, store, int(index), out_wh, height / bucket.height, upright)
             kept = [i for i, k in enumerate(labels) if k in named]
-            images.append(normalise(image))
+            images.append(image)
             truths.append(Truth(torch.from_numpy(boxes[kept]), torch.tensor([labels[i] for i in kept]).long()))
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return Batch(pixels, torch.tensor([ids]), spans, truths)
+        return Batch(pixels, torch.tensor([ids]), spans, Padded.of(truths))
+
+
+def size_at(sizes: Sizes, progress: float) -> tuple[float, int]:
+    """Share of the stored size, and pictures of a batch: a training begins small, which gives many more steps."""
+    return next((scale, size) for until, scale, size in sizes if progress <= until)
+
+
+@cache
+def _stores() -> list[SceneStore]:
+    return [SceneStore(bucket) for bucket in BUCKETS]
+
+
+@cache
+def _tokenizer(folder: Path) -> Any:
+    return load_tokenizer(folder)
+
+
+def to_input(pixels: Tensor, device: torch.device) -> Tensor:
+    """Move uint8 pictures ``(B, 3, H, W)`` to the device and normalise them there."""
+    moved = pixels.to(device, non_blocking=True).float() / 255
+    mean, std = (torch.from_numpy(v).to(device)[:, None, None] for v in (MEAN, STD))
+    return (moved - mean) / std
 
 
 def augment(

@@ -1,7 +1,12 @@
-"""Loss of the starter detector: dense one-to-many encoder supervision, one-to-one decoder, IoU-aware scores."""
+"""Loss of the starter detector: dense one-to-many encoder supervision, one-to-one decoder, IoU-aware scores.
+
+Pictures of a batch hold different numbers of boxes; they are padded to the largest, so that a GPU does all at once
+and the matching asks for its costs in a single transfer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +16,7 @@ from torch import Tensor
 
 DENSE_PER_TRUTH = 8
 """How many encoder tokens learn each ground-truth box."""
+_NEVER = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,31 @@ class Truth:
 
     boxes: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Ground truth of a batch: ``boxes`` ``(B, N, 4)``, ``labels`` and ``real`` ``(B, N)``, false for padding."""
+
+    boxes: Tensor
+    labels: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, truths: Sequence[Truth]) -> Padded:
+        """Pad to the largest number of boxes, at least one."""
+        most = max([1, *(len(truth.labels) for truth in truths)])
+        boxes = torch.full((len(truths), most, 4), 0.5)
+        labels = torch.zeros(len(truths), most, dtype=torch.long)
+        real = torch.zeros(len(truths), most, dtype=torch.bool)
+        for row, truth in enumerate(truths):
+            count = len(truth.labels)
+            boxes[row, :count], labels[row, :count], real[row, :count] = truth.boxes, truth.labels, True
+        return cls(boxes, labels, real)
+
+    def to(self, device: torch.device) -> Padded:
+        """Move to a device."""
+        return Padded(self.boxes.to(device), self.labels.to(device), self.real.to(device))
 
 
 def corners(boxes: Tensor) -> Tensor:
@@ -39,61 +70,59 @@ def paired_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return iou, iou - (hull - union) / hull
 
 
-def _cost(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor) -> Tensor:
-    """Compute the matching cost ``(Q, N)``; ``spans`` ``(K, T)`` marks each class's tokens."""
-    score = (logits.sigmoid() @ spans.t() / spans.sum(-1).clamp(min=1))[:, truth.labels]
-    _, giou = paired_iou(corners(boxes)[:, None], corners(truth.boxes)[None])
-    return 2 * (1 - score) + 5 * torch.cdist(boxes, truth.boxes, p=1) - 2 * giou
+def _cost(logits: Tensor, boxes: Tensor, truth: Padded, spans: Tensor) -> Tensor:
+    """Compute the matching cost ``(B, Q, N)``; ``spans`` ``(K, T)`` marks each class's tokens."""
+    by_class = logits.sigmoid() @ spans.t() / spans.sum(-1).clamp(min=1)
+    score = by_class.gather(2, truth.labels[:, None].expand(-1, logits.shape[1], -1))
+    _, giou = paired_iou(corners(boxes)[:, :, None], corners(truth.boxes)[:, None])
+    distance = torch.cdist(boxes, truth.boxes, p=1)
+    return 2 * (1 - score) + 5 * distance - 2 * giou
 
 
 @torch.no_grad()
-def match_one_to_one(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor) -> tuple[Tensor, Tensor]:
-    """Hungarian matching: indices of predictions and of ground truths, both ``(N,)``."""
-    rows, cols = linear_sum_assignment(_cost(logits, boxes, truth, spans).numpy())
-    return torch.as_tensor(rows), torch.as_tensor(cols)
+def match_one_to_one(logits: Tensor, boxes: Tensor, truth: Padded, spans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hungarian matching: pictures, predictions and ground truths of all pairs, each ``(M,)``."""
+    costs = _cost(logits, boxes, truth, spans).cpu().numpy()
+    counts = truth.real.sum(1).tolist()
+    triples = []
+    for picture, count in enumerate(counts):
+        rows, cols = linear_sum_assignment(costs[picture, :, :count])
+        triples += [(picture, int(row), int(col)) for row, col in zip(rows, cols, strict=True)]
+    index = torch.tensor(triples, dtype=torch.long, device=logits.device).reshape(-1, 3)
+    return index[:, 0], index[:, 1], index[:, 2]
 
 
 @torch.no_grad()
-def match_many(logits: Tensor, boxes: Tensor, truth: Truth, spans: Tensor) -> tuple[Tensor, Tensor]:
+def match_many(logits: Tensor, boxes: Tensor, truth: Padded, spans: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give each ground truth its cheapest ``DENSE_PER_TRUTH`` tokens; one wanted by two goes to the cheaper."""
-    cost = _cost(logits, boxes, truth, spans)
-    chosen = torch.full_like(cost, torch.inf)
-    best = cost.topk(min(DENSE_PER_TRUTH, len(cost)), dim=0, largest=False).indices
-    chosen.scatter_(0, best, cost.gather(0, best))
-    value, owner = chosen.min(dim=1)
-    rows = torch.nonzero(value.isfinite()).flatten()
-    return rows, owner[rows]
+    cost = _cost(logits, boxes, truth, spans).masked_fill(~truth.real[:, None], _NEVER)
+    best = cost.topk(min(DENSE_PER_TRUTH, cost.shape[1]), dim=1, largest=False).indices
+    chosen = torch.full_like(cost, _NEVER).scatter_(1, best, cost.gather(1, best))
+    value, owner = chosen.min(dim=2)
+    pictures, rows = torch.nonzero(value < _NEVER, as_tuple=True)
+    return pictures, rows, owner[pictures, rows]
 
 
 def stage_loss(
-    logits: Tensor, coordinate_logits: Tensor, truths: list[Truth], spans: Tensor, dense: bool
+    logits: Tensor, coordinate_logits: Tensor, truth: Padded, spans: Tensor, dense: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Varifocal, L1 and GIoU losses of one prediction stage.
 
     ``logits`` ``(B, Q, T)`` over the prompt's real tokens, ``coordinate_logits`` ``(B, Q, 4)`` before the sigmoid.
     Pictures' ground truths must only hold classes that the prompt names.
     """
-    target = torch.zeros_like(logits)
-    positive = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    predicted, wanted = [], []
     boxes = coordinate_logits.sigmoid()
-    for index, truth in enumerate(truths):
-        if len(truth.labels) == 0:
-            continue
-        matcher = match_many if dense else match_one_to_one
-        rows, cols = matcher(logits[index].detach(), boxes[index].detach(), truth, spans)
-        mine, theirs = boxes[index, rows], truth.boxes[cols]
-        iou, _ = paired_iou(corners(mine.detach()), corners(theirs))
-        target[index, rows] = spans[truth.labels[cols]] * iou.clamp(min=0.05).sqrt()[:, None]
-        positive[index, rows] = True
-        predicted.append(mine)
-        wanted.append(theirs)
-    count = max(1, int(positive.sum()))
+    matcher = match_many if dense else match_one_to_one
+    pictures, rows, cols = matcher(logits.detach(), boxes.detach(), truth, spans)
+    mine, theirs = boxes[pictures, rows], truth.boxes[pictures, cols]
+    iou, giou = paired_iou(corners(mine), corners(theirs))
+    target = torch.zeros_like(logits)
+    wanted = iou.detach().clamp(min=0.05).sqrt()[:, None] * spans[truth.labels[pictures, cols]]
+    target[pictures, rows] = wanted.to(target.dtype)
+    count = max(1, len(rows))
     probability = logits.sigmoid().detach()
     weight = torch.where(target > 0, target, 0.75 * probability**2)
     score = nnf.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
-    if not predicted:
+    if len(rows) == 0:
         return score.sum() / count, coordinate_logits.nan_to_num(posinf=0).sum() * 0, logits.sum() * 0
-    mine, theirs = torch.cat(predicted), torch.cat(wanted)
-    _, giou = paired_iou(corners(mine), corners(theirs))
     return score.sum() / count, (mine - theirs).abs().sum() / count, (1 - giou).sum() / count

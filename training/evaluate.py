@@ -13,12 +13,13 @@ import numpy as np
 import open_clip
 import torch
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from training.generator import CLASS_NAMES
+from training.generator import EDITIONS, PUBLISHED, Edition
 from training.metrics import evaluate
 from training.natural import Labelled, natural_set
 from training.runtime import STARTER
@@ -50,17 +51,18 @@ def load_classifier(folder: Path) -> Any:
     return model.eval()
 
 
-def detector_report(pictures: list[Labelled]) -> dict[str, Any]:
+def detector_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
     """Box AP50 per class, recall, the best threshold, and how many boxes unknown words draw."""
-    model, processor = load_detector(STARTER / "detector")
+    model, processor = load_detector(weights / "detector")
+    names = edition.classes
     begun = time.monotonic()
-    found = [detect(model, processor.image_processor, processor.tokenizer, p.path) for p in pictures]
+    found = [detect(model, processor.image_processor, processor.tokenizer, p.path, names) for p in pictures]
     seconds = (time.monotonic() - begun) / len(pictures)
     truth = [(p.boxes, p.labels) for p in pictures]
-    report = asdict(evaluate(found, truth, CLASS_NAMES))
-    seen = [i for i, p in enumerate(pictures) if p.surface != "ceramic"]
-    kept = evaluate([found[i] for i in seen], [truth[i] for i in seen], CLASS_NAMES)
-    synonyms = tuple(SYNONYMS[name][3] for name in CLASS_NAMES)
+    report = asdict(evaluate(found, truth, names))
+    seen = [i for i, p in enumerate(pictures) if p.surface not in edition.held_out]
+    kept = evaluate([found[i] for i in seen], [truth[i] for i in seen], names)
+    synonyms = tuple(SYNONYMS[name][3] for name in names)
     others = [detect(model, processor.image_processor, processor.tokenizer, p.path, synonyms) for p in pictures]
     unknown = [
         detect(model, processor.image_processor, processor.tokenizer, p.path, ("cat", "car", "bottle"))
@@ -70,40 +72,51 @@ def detector_report(pictures: list[Labelled]) -> dict[str, Any]:
         **report,
         "mean_ap50_seen_surfaces": kept.mean_ap50,
         "synonyms": list(synonyms),
-        "mean_ap50_synonyms": evaluate(others, truth, CLASS_NAMES).mean_ap50,
+        "mean_ap50_synonyms": evaluate(others, truth, names).mean_ap50,
         "unknown_words_boxes_over_0.3_per_picture": float(np.mean([(f.scores.max(1) > 0.3).sum() for f in unknown])),
         "seconds_per_picture": seconds,
     }
 
 
-def classifier_report(pictures: list[Labelled]) -> dict[str, Any]:
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.float64], bins: int = 10) -> float:
+    """Mean distance of confidence ``(N,)`` from the share that is right ``(N,)``, over equal bins, by their counts."""
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(float((confidence[places == b] - right[places == b]).sum())) for b in range(bins)]
+    return sum(gaps) / max(1, len(right))
+
+
+def classifier_report(
+    pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER
+) -> dict[str, Any]:
     """Top-1 on ground-truth crops with the class names, with synonyms, and the cross-entropy."""
-    model = load_classifier(STARTER / "classifier")
+    model = load_classifier(weights / "classifier")
+    names = edition.classes
     pixels, labels = natural_crops(pictures)
     begun = time.monotonic()
-    similarity = cosines(model, pixels, CLASS_NAMES)
+    similarity = cosines(model, pixels, names)
     seconds = (time.monotonic() - begun) / len(labels)
     right = (similarity.argmax(1).numpy() == labels).astype(float)
-    synonyms = tuple(SYNONYMS[name][3] for name in CLASS_NAMES)
+    synonyms = tuple(SYNONYMS[name][3] for name in names)
     others = (cosines(model, pixels, synonyms).argmax(1).numpy() == labels).astype(float)
     scale = float(model.logit_scale.detach().exp())
     confidence = (scale * similarity).softmax(1).max(1).values.numpy()
     return {
         "crops": len(labels),
         "top1": float(right.mean()),
-        "top1_per_class": {name: float(right[labels == k].mean()) for k, name in enumerate(CLASS_NAMES)},
+        "top1_per_class": {name: float(right[labels == k].mean()) for k, name in enumerate(names)},
         "top1_synonyms": float(others.mean()),
         "cross_entropy": float(cross_entropy(scale * similarity, torch.from_numpy(labels))),
         "mean_confidence": float(confidence.mean()),
+        "expected_calibration_error": calibration_error(confidence, right),
         "logit_scale": scale,
         "seconds_per_crop": seconds,
     }
 
 
-def segmenter_report(pictures: list[Labelled]) -> dict[str, Any]:
+def segmenter_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
     """Mean IoU per class with ground-truth boxes, against filling the box."""
     begun = time.monotonic()
-    report: dict[str, Any] = measure_masks(load_segmenter(STARTER / "segmenter"), pictures)
+    report: dict[str, Any] = measure_masks(load_segmenter(weights / "segmenter"), pictures, edition.classes)
     return {**report, "seconds_per_picture": (time.monotonic() - begun) / len(pictures)}
 
 
@@ -111,16 +124,18 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure the saved starter models on unseen seeds.")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--edition", choices=tuple(EDITIONS), default=PUBLISHED.name)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--only", choices=("detector", "segmenter", "classifier"))
     parser.add_argument("--write", action="store_true", help="write training/metrics.json")
     arguments = parser.parse_args()
-    pictures = natural_set(arguments.split, arguments.pictures)
+    edition = EDITIONS[arguments.edition]
+    pictures = natural_set(arguments.split, arguments.pictures, edition=edition)
     reports = {"detector": detector_report, "segmenter": segmenter_report, "classifier": classifier_report}
-    result: dict[str, Any] = {"split": arguments.split, "pictures": len(pictures)}
+    result: dict[str, Any] = {"split": arguments.split, "edition": edition.name, "pictures": len(pictures)}
     for name, report in reports.items():
         if arguments.only in (None, name):
-            result[name] = report(pictures)
+            result[name] = report(pictures, edition)
     text = json.dumps(_rounded(result), indent=2)
     print(text)
     if arguments.write:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import cv2
 from pycocotools import mask as coco_mask
 
-from training.generator import CLASS_NAMES, Scene, generate
+from training.generator import PUBLISHED, Scene, generate
 from training.make_hard_files import write_hard_files
 from training.seeds import SAMPLE_DATA
 
@@ -78,10 +78,11 @@ def names() -> list[str]:
 
 def scene_of(spec: Spec) -> Scene:
     """Generate the picture of a spec."""
-    return generate(SAMPLE_DATA.start + spec.seed, spec.size_wh, surface=spec.surface, defects=spec.defects)
+    seed = SAMPLE_DATA.start + spec.seed
+    return generate(seed, spec.size_wh, surface=spec.surface, defects=spec.defects, edition=PUBLISHED)
 
 
-def coco_of(scenes: list[tuple[str, Scene]]) -> dict[str, Any]:
+def coco_of(scenes: list[tuple[str, Scene]], classes: tuple[str, ...] = PUBLISHED.classes) -> dict[str, Any]:
     """COCO ground truth: boxes xywh px, masks as compressed RLE, categories in the order of the class names."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -95,14 +96,14 @@ def coco_of(scenes: list[tuple[str, Scene]]) -> dict[str, Any]:
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": CLASS_NAMES.index(instance.label) + 1,
+                    "category_id": classes.index(instance.label) + 1,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(instance.mask.sum()),
                     "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
                     "iscrowd": 0,
                 }
             )
-    categories = [{"id": i, "name": name, "supercategory": "defect"} for i, name in enumerate(CLASS_NAMES, 1)]
+    categories = [{"id": i, "name": name, "supercategory": "defect"} for i, name in enumerate(classes, 1)]
     info = {"description": "Procedural inspection photographs", "version": "1", "licence": "Apache-2.0"}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 

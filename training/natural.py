@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import WORK
-from training.generator import CLASS_NAMES, generate
+from training.generator import TRAINED, Edition, generate
+from training.generator.editions import EDITIONS
 from training.seeds import SPLITS
 
 ASPECTS: Final = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4), (16, 9))
@@ -47,10 +49,10 @@ def natural_size(seed: int) -> tuple[int, int]:
     return round(across * scale), round(down * scale)
 
 
-def _make(job: tuple[str, int]) -> None:
-    folder, seed = Path(job[0]), job[1]
+def _make(job: tuple[str, int, str]) -> None:
+    folder, seed, edition = Path(job[0]), job[1], EDITIONS[job[2]]
     cv2.setNumThreads(1)
-    scene = generate(seed, natural_size(seed))
+    scene = generate(seed, natural_size(seed), edition=edition)
     ids = np.zeros(scene.image.shape[:2], np.uint8)
     for i, instance in enumerate(scene.instances):
         ids[instance.mask] = i + 1
@@ -59,17 +61,17 @@ def _make(job: tuple[str, int]) -> None:
     record = {
         "surface": scene.surface,
         "boxes": [instance.box_xyxy() for instance in scene.instances],
-        "labels": [CLASS_NAMES.index(instance.label) for instance in scene.instances],
+        "labels": [edition.classes.index(instance.label) for instance in scene.instances],
     }
     (folder / f"{seed}.json").write_text(json.dumps(record))
 
 
-def natural_set(split: str, count: int, workers: int = 2) -> list[Labelled]:
+def natural_set(split: str, count: int, workers: int = 2, edition: Edition = TRAINED) -> list[Labelled]:
     """Return the first ``count`` pictures of a split, generated into the work folder where they are missing."""
-    folder = WORK / "natural" / split
+    folder = WORK / f"natural-{edition.name}" / split
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [SPLITS[split].start + i for i in range(count)]
-    missing = [(str(folder), seed) for seed in seeds if not (folder / f"{seed}.json").exists()]
+    missing = [(str(folder), seed, edition.name) for seed in seeds if not (folder / f"{seed}.json").exists()]
     if missing:
         with ProcessPoolExecutor(workers) as pool:
             list(pool.map(_make, missing))
@@ -81,3 +83,17 @@ def natural_set(split: str, count: int, workers: int = 2) -> list[Labelled]:
         path = folder / f"{seed}.jpg"
         found.append(Labelled(path, record["surface"], boxes, labels, folder / f"{seed}.ids.png"))
     return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Generate pictures of natural sizes (resumable).")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    natural_set(arguments.split, arguments.pictures, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
@@ -24,6 +25,21 @@ ALLOCATOR: Final = {
 """glibc otherwise returns memory to the system after every step, which halves the speed of training on a CPU."""
 
 STARTER: Final = Path(__file__).parent.parent / "autolabel" / "starter"
+WORK: Final = Path(os.environ.get("AUTOLABEL_TRAINING", Path(__file__).parent / ".work"))
+"""Scenes, checkpoints, logs; weights are left in ``trained`` below it, and ``training.publish`` takes them."""
+
+
+def add_options(parser: argparse.ArgumentParser, *, minutes: float, evaluate_every_s: float, pictures: int) -> None:
+    """Add the options that the three trainings share."""
+    parser.add_argument("--minutes", type=float, default=minutes, help="the rate falls with time")
+    parser.add_argument("--steps", type=int, help="count steps instead of minutes: repeatable")
+    parser.add_argument("--stop-after-s", type=float, help="end this call early; the next goes on")
+    parser.add_argument("--evaluate-every-s", type=float, default=evaluate_every_s)
+    parser.add_argument("--pictures", type=int, default=pictures, help="validation pictures")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="torch device; default: a GPU where there is one")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of checkpoints, logs and weights")
+    parser.add_argument("--tiny", action="store_true", help="smallest batches, for tests")
 
 
 def restart_with_allocator(threads: int) -> None:
@@ -50,13 +66,39 @@ def be_polite() -> None:
         Path("/proc/self/autogroup").write_text("3", encoding="ascii")
 
 
-class Clock:
-    """Training time in seconds that goes on where a checkpoint stopped; ``progress`` runs from 0 to 1."""
+def pick_device(name: str | None = None) -> torch.device:
+    """Device by name, else a GPU where there is one."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    def __init__(self, minutes: float) -> None:
-        self.budget_s = minutes * 60
+
+def mixed(device: torch.device) -> torch.autocast:
+    """Mixed precision for a forward pass: bfloat16, which GPUs and newer processors are faster in."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def repeatable(seed: int) -> None:
+    """Make two trainings of as many steps alike as the device can: seeds, and no search for the fastest kernels."""
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+class Schedule:
+    """How far a training is, by minutes or by steps; it goes on where a checkpoint stopped.
+
+    By minutes it ends with a small learning rate on any machine; by steps it is repeatable. ``stop_after_s`` ends a
+    call early, to be continued by the next.
+    """
+
+    def __init__(
+        self, minutes: float | None = None, steps: int | None = None, stop_after_s: float | None = None
+    ) -> None:
+        if (minutes is None) == (steps is None):
+            raise ValueError(f"give minutes or steps, got minutes={minutes} and steps={steps}")
+        self.minutes, self.steps = minutes, steps
         self.before_s = 0.0
-        self._since = time.monotonic()
+        self._since = self._called = time.monotonic()
+        self._stop_after_s = stop_after_s
 
     def elapsed_s(self) -> float:
         """Seconds trained so far, over all restarts."""
@@ -66,10 +108,15 @@ class Clock:
         """Do not count ``seconds`` (an evaluation) as training."""
         self._since += seconds
 
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is used."""
-        return min(1.0, self.elapsed_s() / self.budget_s)
+    def progress(self, step: int) -> float:
+        """Share of the training that is done, 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        return min(1.0, self.elapsed_s() / (60 * (self.minutes or 1.0)))
+
+    def must_stop(self) -> bool:
+        """Tell whether this call's time is used up."""
+        return self._stop_after_s is not None and time.monotonic() - self._called >= self._stop_after_s
 
 
 def learning_rate(progress: float, step: int, peak: float, warmup_steps: int = 150) -> float:
@@ -93,6 +140,14 @@ class Average:
                 self.weights[name].lerp_(value, 1 - keep)
             else:
                 self.weights[name].copy_(value)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Go on from saved weights, on the device of the present ones."""
+        self.weights = {name: value.to(self.weights[name].device) for name, value in weights.items()}
+
+    def on_cpu(self) -> dict[str, Tensor]:
+        """Return the weights, in the processor's memory."""
+        return {name: value.cpu() for name, value in self.weights.items()}
 
 
 def save_checkpoint(

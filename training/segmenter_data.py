@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.dataset import BUCKETS, SceneStore
-from training.detector_data import normalise, recolour
-from training.generator import box_of
+from training.detector_data import recolour
+from training.generator import CLASS_NAMES, box_of
+
+THIN: Final = ("scratch", "crack")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures ``(B, 3, S, S)`` and, per box, ``owner`` ``(N,)``, px ``(N, 4)``, ``masks`` ``(N, S, S)``, class."""
+    """Pictures ``(B, 3, S, S)`` uint8; per box its ``owner``, px ``(N, 4)``, ``masks`` ``(N, S, S)`` and class."""
 
     pixels: Tensor
     owner: Tensor
@@ -37,76 +38,96 @@ def jitter(rng: np.random.Generator, box: NDArray[np.float32], size: int) -> NDA
     return np.clip(moved, 0, size).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
 class SegmenterBatches:
-    """An endless, shuffled stream made in a background thread; ``size`` px may be changed at any time."""
+    """Makes batches of square pictures; ``sizes`` as for the detector, but of px of the square."""
 
-    def __init__(self, pictures: int, seed: int, size: int) -> None:
-        self.pictures, self.size = pictures, size
-        self.rng = np.random.default_rng([seed, 6])
-        self.stores = [SceneStore(bucket) for bucket in BUCKETS]
-        self.ready: queue.Queue[Batch] = queue.Queue(maxsize=3)
-        threading.Thread(target=self._work, daemon=True).start()
+    sizes: tuple[tuple[float, int, int], ...]
 
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.ready.get()
-
-    def _work(self) -> None:
-        cv2.setNumThreads(1)
-        shares = np.array([len(store.finished()) for store in self.stores], np.float64)
-        indices = [store.finished() for store in self.stores]
-        while True:
-            which = int(self.rng.choice(len(shares), p=shares / shares.sum()))
-            store, size = self.stores[which], self.size
-            pixels: list[NDArray[np.float32]] = []
-            owner, boxes, masks, labels = [], [], [], []
-            while len(pixels) < self.pictures:
-                made = self._one(store, int(self.rng.choice(indices[which])), size)
-                if made is None:
-                    continue
-                image, found = made
-                for box, mask, label in found:
-                    owner.append(len(pixels))
-                    boxes.append(box)
-                    masks.append(mask)
-                    labels.append(label)
-                pixels.append(normalise(image))
-            self.ready.put(
-                Batch(
-                    torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
-                    torch.tensor(owner),
-                    torch.from_numpy(np.stack(boxes)),
-                    torch.from_numpy(np.stack(masks)),
-                    torch.tensor(labels),
-                )
-            )
-
-    def _one(
-        self, store: SceneStore, index: int, size: int
-    ) -> tuple[NDArray[np.uint8], list[tuple[NDArray[np.float32], NDArray[np.float32], int]]] | None:
-        rng, bucket = self.rng, store.bucket
-        zoom = float(rng.uniform(0.5, 1.0)) if rng.random() < 0.5 else 1.0
-        w, h = round(bucket.width * zoom), round(bucket.height * zoom)
-        x, y = int(rng.integers(0, bucket.width - w + 1)), int(rng.integers(0, bucket.height - h + 1))
-        image = cv2.resize(store.images[index, y : y + h, x : x + w], (size, size), interpolation=cv2.INTER_AREA)
-        ids = np.asarray(store.ids[index, y : y + h, x : x + w])
-        flips = [bool(rng.random() < 0.5) for _ in range(3)]
-        found = []
-        for i, label in enumerate(store.labels[index]):
-            if label < 0:
-                break
-            part = (ids == i + 1).astype(np.float32)
-            if part.sum() < 15:
+    def __call__(self, rng: np.random.Generator, progress: float) -> Batch:
+        """Make a batch of the size that suits ``progress`` (0 to 1)."""
+        size, pictures = next((size, count) for until, size, count in self.sizes if progress <= until)
+        stores = _stores()
+        shares = np.array([len(store.finished()) for store in stores], np.float64)
+        store = stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        finished = store.finished()
+        pixels: list[NDArray[np.uint8]] = []
+        owner, boxes, masks, labels = [], [], [], []
+        while len(pixels) < pictures:
+            made = _one(rng, store, int(rng.choice(finished)), size)
+            if made is None:
                 continue
-            mask = cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
-            if not mask.any():
-                continue
-            turned = np.ascontiguousarray(_turn(mask, flips))
-            box = np.asarray(box_of(turned), np.float32)
-            found.append((jitter(rng, box, size), turned.astype(np.float32), int(label)))
-        if not found:
+            image, found = made
+            for box, mask, label in found:
+                owner.append(len(pixels))
+                boxes.append(box)
+                masks.append(mask)
+                labels.append(label)
+            pixels.append(image)
+        return Batch(
+            torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor(owner),
+            torch.from_numpy(np.stack(boxes)),
+            torch.from_numpy(np.stack(masks)),
+            torch.tensor(labels),
+        )
+
+
+@cache
+def _stores() -> list[SceneStore]:
+    return [SceneStore(bucket) for bucket in BUCKETS]
+
+
+def window(
+    rng: np.random.Generator, size_wh: tuple[int, int], box: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """Random part of a picture that holds ``box``: 1.15 to 2.6 times its longer side, as the product cuts them."""
+    aspect = float(np.exp(rng.uniform(-0.3, 0.3)))
+    side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.15, 2.6)), 96.0)
+    spans = []
+    for low, high, extent, wanted in (
+        (box[0], box[2], size_wh[0], side * aspect**0.5),
+        (box[1], box[3], size_wh[1], side / aspect**0.5),
+    ):
+        length = int(min(extent, max(wanted, high - low + 2)))
+        first, last = max(0, high - length), min(low, extent - length)
+        start = int(rng.integers(min(first, last), max(first, last) + 1))
+        spans.append((start, start + length))
+    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+
+
+def _one(
+    rng: np.random.Generator, store: SceneStore, index: int, size: int
+) -> tuple[NDArray[np.uint8], list[tuple[NDArray[np.float32], NDArray[np.bool_], int]]] | None:
+    """Cut a picture, a quarter of the time whole, else round one of its defects, thin ones more often than others."""
+    labels = [int(label) for label in store.labels[index] if label >= 0]
+    if not labels:
+        return None
+    ids = np.asarray(store.ids[index])
+    x0, y0, x1, y1 = 0, 0, store.bucket.width, store.bucket.height
+    if rng.random() < 0.75:
+        weights = np.array([3.0 if CLASS_NAMES[label] in THIN else 1.0 for label in labels])
+        chosen = ids == int(rng.choice(len(labels), p=weights / weights.sum())) + 1
+        if chosen.sum() < 15:
             return None
-        return recolour(rng, np.ascontiguousarray(_turn(image, flips))), found
+        x0, y0, x1, y1 = window(rng, (x1, y1), box_of(chosen))
+    shrink = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_CUBIC
+    image = cv2.resize(store.images[index, y0:y1, x0:x1], (size, size), interpolation=shrink)
+    part = ids[y0:y1, x0:x1]
+    flips = [bool(rng.random() < 0.5) for _ in range(3)]
+    found = []
+    for i, label in enumerate(labels):
+        mine = (part == i + 1).astype(np.float32)
+        if mine.sum() < 15 or mine.sum() < 0.5 * (ids == i + 1).sum():
+            continue
+        mask = cv2.resize(mine, (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
+        if mask.sum() < 20:
+            continue
+        turned = np.ascontiguousarray(_turn(mask, flips))
+        found.append((jitter(rng, np.asarray(box_of(turned), np.float32), size), turned, label))
+    if not found:
+        return None
+    return recolour(rng, np.ascontiguousarray(_turn(image, flips))), found
 
 
 def _turn(array: NDArray[np.generic], flips: list[bool]) -> NDArray[np.generic]:

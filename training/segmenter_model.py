@@ -94,7 +94,10 @@ def predict(model: Any, pixels: Tensor, owner: Tensor, boxes: Tensor, as_points:
     size = pixels.shape[-1]
     encoder.input_image_size = (size, size)
     encoder.image_embedding_size = (size // 16, size // 16)
-    points = (boxes.reshape(-1, 2, 2), torch.tensor([[2, 3]], dtype=torch.int32).expand(len(boxes), 2))
+    points = (
+        boxes.reshape(-1, 2, 2),
+        torch.tensor([[2, 3]], dtype=torch.int32, device=boxes.device).expand(len(boxes), 2),
+    )
     sparse, dense = encoder(points=points if as_points else None, boxes=None if as_points else boxes, masks=None)
     masks, quality, _, _ = model.sam_mask_decoder.predict_masks(
         image_embeddings=coarse[owner],

@@ -6,15 +6,16 @@ the image features are cached, the boxes are random and the target is the filled
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
 from training import runtime
+from training.detector_data import to_input
 from training.segmenter_data import SegmenterBatches
 
 SIZE: Final = 256
@@ -60,7 +61,7 @@ def random_boxes(count: int) -> Tensor:
 def filled(boxes: Tensor, cells: int) -> Tensor:
     """Coverage of each of ``cells`` squared cells by each box, ``(N, cells, cells)`` in 0..1."""
     edge = SIZE / cells
-    at = torch.arange(cells) * edge
+    at = torch.arange(cells, device=boxes.device) * edge
     cover = [
         (torch.minimum(boxes[:, None, k + 2], at + edge) - torch.maximum(boxes[:, None, k], at)).clamp(min=0) / edge
         for k in (0, 1)
@@ -68,8 +69,11 @@ def filled(boxes: Tensor, cells: int) -> Tensor:
     return cover[1][:, :, None] * cover[0][:, None, :]
 
 
-def learn_boxes(model: Any, batches: SegmenterBatches, seconds: float, log_path: Path) -> None:
-    """Train prompt encoder and mask decoder for ``seconds`` to fill the box, over features of some pictures."""
+def learn_boxes(
+    model: Any, make: SegmenterBatches, log_path: Path, *, seed: int, seconds: float | None, steps: int | None
+) -> None:
+    """Train prompt encoder and mask decoder to fill the box, over features of some pictures."""
+    device = next(model.parameters()).device
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     positions = encoder.pe_layer.positional_encoding_gaussian_matrix
     positions.copy_(separable_frequencies(positions.shape[1]))
@@ -77,20 +81,21 @@ def learn_boxes(model: Any, batches: SegmenterBatches, seconds: float, log_path:
     with torch.no_grad():
         place.copy_(1.5 * coordinate_channels(place.shape[1], place.shape[-1]))
     encoder.input_image_size, encoder.image_embedding_size = (SIZE, SIZE), (SIZE // 16, SIZE // 16)
-    stream = iter(batches)
+    made = [make(np.random.default_rng([seed, 12, number]), 0.0).pixels for number in range(4)]
     with torch.no_grad():
-        pixels = torch.cat([next(stream).pixels for _ in range(8)])
+        pixels = to_input(torch.cat(made)[: BOXES * 2], device)
         fine, middle, coarse = model.image_encoder(pixels)["backbone_fpn"]
         coarse = coarse + model.no_mem_embed[0][..., None, None]
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    begun, step, smooth = time.monotonic(), 0, 0.0
-    while (share := (time.monotonic() - begun) / seconds) < 1:
+    schedule = runtime.Schedule(None if steps else (seconds or 0) / 60, steps)
+    step, smooth = 0, 0.0
+    while (share := schedule.progress(step)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = runtime.learning_rate(0.8 * share, step, 1e-3, warmup_steps=50)
-        boxes = random_boxes(BOXES)
-        owner = torch.randint(len(coarse), (BOXES,))
-        corners = (boxes.reshape(-1, 2, 2), torch.tensor([[2, 3]], dtype=torch.int32).expand(BOXES, 2))
+        boxes = random_boxes(BOXES).to(device)
+        owner = torch.randint(len(coarse), (BOXES,)).to(device)
+        corners = (boxes.reshape(-1, 2, 2), torch.tensor([[2, 3]], dtype=torch.int32, device=device).expand(BOXES, 2))
         sparse, dense = encoder(points=corners if step % 3 else None, boxes=None if step % 3 else boxes, masks=None)
         logits, _, _, _ = decoder.predict_masks(
             image_embeddings=coarse[owner],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import queue
-import threading
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
@@ -16,16 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training import runtime
-from training.classifier_data import GROUP_NAMES, GROUPS, CropStream, cut
+from training.classifier_data import GROUP_NAMES, GROUPS, CropBatches, cut
 from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, TEMPLATES, build, normalise, save_folder, tokenize
-from training.dataset import WORK
 from training.generator import CLASS_NAMES
 from training.natural import Labelled, natural_set
-from training.vocabulary import ADJECTIVES, PLACES, UNKNOWN, invented_word
+from training.stream import Stream
+from training.vocabulary import ADJECTIVES, PLACES, invented_word, unknown_words
 
-FOLDER: Final = WORK / "classifier"
 PEAK_RATE: Final = 1e-3
-BATCH: Final = 64
+ON_CPU: Final = 64
+ON_GPU: Final = 256
+TINY: Final = 4
+WORKERS: Final = 4
+"""Processes that make batches for a GPU."""
+_UNKNOWN: Final = unknown_words(CLASS_NAMES)
 EXTRA_TEMPLATES: Final = (
     "a photo of a {} on a surface",
     "{} on metal",
@@ -46,7 +49,7 @@ def captions(rng: np.random.Generator) -> tuple[list[str], list[int]]:
             sentences.append(str(rng.choice(templates)).replace("{}", text))
             groups.append(group)
     for _ in range(6):
-        word = str(rng.choice(UNKNOWN)) if rng.random() < 0.7 else invented_word(rng)
+        word = str(rng.choice(_UNKNOWN)) if rng.random() < 0.7 else invented_word(rng)
         sentences.append(str(rng.choice(templates)).replace("{}", word))
         groups.append(-1)
     return sentences, groups
@@ -66,7 +69,8 @@ def contrast(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
 def class_embeddings(model: Any, names: tuple[str, ...]) -> Tensor:
     """Mean unit vector of each name over the templates, ``(K, D)``."""
     sentences = [template.replace("{}", name) for name in names for template in TEMPLATES]
-    features = nnf.normalize(model.encode_text(tokenize(sentences)).float(), dim=-1)
+    device = model.logit_scale.device
+    features = nnf.normalize(model.encode_text(tokenize(sentences).to(device)).float(), dim=-1)
     return nnf.normalize(features.reshape(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
 
 
@@ -86,8 +90,9 @@ def natural_crops(pictures: list[Labelled]) -> tuple[Tensor, NDArray[np.int64]]:
 @torch.no_grad()
 def cosines(model: Any, pixels: Tensor, names: tuple[str, ...]) -> Tensor:
     """Cosine of every crop with every name, ``(N, K)``."""
-    parts = [nnf.normalize(model.encode_image(part).float(), dim=-1) for part in torch.split(pixels, 32)]
-    return torch.cat(parts) @ class_embeddings(model, names).t()
+    device = model.logit_scale.device
+    parts = [nnf.normalize(model.encode_image(part.to(device)).float(), dim=-1) for part in torch.split(pixels, 32)]
+    return (torch.cat(parts) @ class_embeddings(model, names).t()).cpu()
 
 
 def best_scale(similarity: Tensor, labels: Tensor) -> float:
@@ -104,48 +109,49 @@ def measure(model: Any, pixels: Tensor, labels: NDArray[np.int64]) -> tuple[dict
     truth = torch.from_numpy(labels)
     scale = best_scale(similarity, truth)
     right = (similarity.argmax(1) == truth).numpy()
-    result = {name: round(float(right[labels == k].mean()), 3) for k, name in enumerate(CLASS_NAMES)}
+    result = {
+        name: round(float(right[labels == k].mean()), 3) for k, name in enumerate(CLASS_NAMES) if (labels == k).any()
+    }
     result["mean"] = round(float(np.mean(list(result.values()))), 4)
     result["top1"] = round(float(right.mean()), 4)
     result["cross_entropy"] = round(float(nnf.cross_entropy(scale * similarity, truth)), 4)
     return result, scale
 
 
-def _prefetch(stream: CropStream, ready: queue.Queue[tuple[NDArray[np.float32], NDArray[np.int64]]]) -> None:
-    cv2.setNumThreads(1)
-    while True:
-        ready.put(stream.batch(BATCH))
-
-
-def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
-    """Train for ``minutes`` in all, counting earlier calls; write the starter folder after every evaluation."""
-    torch.manual_seed(0)
-    model, judge = build(), build()
+def train(arguments: argparse.Namespace) -> None:
+    """Train from the last checkpoint; write the weights after every evaluation that is the best so far."""
+    runtime.repeatable(arguments.seed)
+    device = runtime.pick_device(arguments.device)
+    size = TINY if arguments.tiny else ON_GPU if device.type == "cuda" else ON_CPU
+    folder: Path = arguments.work / "classifier"
+    model, judge = build().to(device), build().to(device)
     average = runtime.Average(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    clock, step, best = runtime.Clock(minutes), 0, 9.0
-    state = runtime.load_checkpoint(FOLDER / "checkpoint.pt")
+    minutes = None if arguments.steps else arguments.minutes
+    schedule, step, best = runtime.Schedule(minutes, arguments.steps, arguments.stop_after_s), 0, 9.0
+    state = runtime.load_checkpoint(folder / "checkpoint.pt")
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average.weights = state["average"]
-        clock.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
-    rng = np.random.default_rng([step, 10])
-    ready: queue.Queue[tuple[NDArray[np.float32], NDArray[np.int64]]] = queue.Queue(maxsize=3)
-    threading.Thread(target=_prefetch, args=(CropStream.open(step), ready), daemon=True).start()
-    pixels, truth = natural_crops(natural_set("validation", pictures))
-    last, smooth = time.monotonic(), 0.0
+        average.load(state["average"])
+        schedule.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
+    stream = Stream(CropBatches(size), schedule, arguments.seed, first=step)
+    pixels, truth = natural_crops(natural_set("validation", arguments.pictures))
+    last, smooth = time.monotonic(), torch.zeros((), device=device)
     model.train()
-    while True:
-        finished = clock.progress >= 1
+    batches = stream.loader(WORKERS if device.type == "cuda" else 0)
+    while (progress := schedule.progress(step)) < 1:
+        stream.tell(progress)
         for group in optimizer.param_groups:
-            group["lr"] = runtime.learning_rate(clock.progress, step, PEAK_RATE)
-        crops, labels = ready.get()
-        sentences, groups = captions(rng)
-        images = nnf.normalize(model.encode_image(normalise(torch.from_numpy(crops))), dim=-1)
-        texts = nnf.normalize(model.encode_text(tokenize(sentences)), dim=-1)
+            group["lr"] = runtime.learning_rate(progress, step, PEAK_RATE)
+        crops, labels = next(batches)
+        sentences, groups = captions(np.random.default_rng([arguments.seed, step, 10]))
+        with runtime.mixed(device):
+            images = model.encode_image(normalise(crops.to(device).float() / 255))
+            texts = model.encode_text(tokenize(sentences).to(device))
+        images, texts = nnf.normalize(images.float(), dim=-1), nnf.normalize(texts.float(), dim=-1)
         logits = model.logit_scale.exp() * images @ texts.t()
-        loss = contrast(logits, torch.from_numpy(labels), torch.tensor(groups))
+        loss = contrast(logits, labels.to(device), torch.tensor(groups, device=device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -153,24 +159,25 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
         with torch.no_grad():
             model.logit_scale.clamp_(0, float(np.log(60)))
         average.update(model, step)
-        smooth += (float(loss.detach()) - smooth) / min(50, step + 1)
         step += 1
+        smooth += (loss.detach() - smooth) / min(50, step)
         if step % 50 == 0:
-            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, loss=smooth,
-                        images_per_s=step * BATCH / clock.elapsed_s())  # fmt: skip
-        if time.monotonic() - last > evaluate_every_s or finished:
+            runtime.log(folder / "log.jsonl", step=step, progress=progress, loss=float(smooth),
+                        images_per_s=step * size / schedule.elapsed_s())  # fmt: skip
+        finished = schedule.progress(step) >= 1 or schedule.must_stop()
+        if time.monotonic() - last > arguments.evaluate_every_s or finished:
             begun = time.monotonic()
             judge.load_state_dict(average.weights)
             report, scale = measure(judge, pixels, truth)
-            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, scale=scale, top1=report)
+            runtime.log(folder / "log.jsonl", step=step, progress=progress, scale=scale, top1=report)
             if report["cross_entropy"] <= best:
                 best = report["cross_entropy"]
-                weights = {**average.weights, "logit_scale": torch.tensor(float(np.log(scale)))}
-                runtime.replace_folder(runtime.STARTER / "classifier", lambda folder: save_folder(weights, folder))  # noqa: B023
-            clock.exclude(time.monotonic() - begun)
+                weights = {**average.on_cpu(), "logit_scale": torch.tensor(float(np.log(scale)))}
+                runtime.replace_folder(arguments.work / "trained" / "classifier", partial(save_folder, weights))
+            schedule.exclude(time.monotonic() - begun)
             runtime.save_checkpoint(
-                FOLDER / "checkpoint.pt", model, optimizer, average=average,
-                elapsed_s=clock.elapsed_s(), step=step, best=best,
+                folder / "checkpoint.pt", model, optimizer, average=average,
+                elapsed_s=schedule.elapsed_s(), step=step, best=best,
             )  # fmt: skip
             last = time.monotonic()
         if finished:
@@ -180,13 +187,11 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the starter classifier (resumable).")
-    parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--evaluate-every-s", type=float, default=180)
-    parser.add_argument("--pictures", type=int, default=100, help="validation pictures")
+    runtime.add_options(parser, minutes=25, evaluate_every_s=180, pictures=100)
     arguments = parser.parse_args()
     runtime.restart_with_allocator(arguments.threads)
-    train(arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
+    train(arguments)
 
 
 if __name__ == "__main__":

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from numpy.typing import NDArray
 from torch import Tensor
 
+from autolabel.stages.tiles import Tiles, segment_in_views
+from autolabel.types import RGB, Float, Mask, Segments
 from training import runtime
-from training.dataset import WORK
-from training.detector_data import normalise
+from training.detector_data import to_input
 from training.generator import CLASS_NAMES
 from training.natural import Labelled, natural_set
 from training.segmenter_data import Batch, SegmenterBatches
 from training.segmenter_model import IMAGE_SIZE, build, predict, save_folder
-from training.segmenter_warmup import learn_boxes
+from training.segmenter_warmup import SIZE, learn_boxes
+from training.stream import Stream
 
-FOLDER: Final = WORK / "segmenter"
-PEAK_RATE: Final = 6e-4
-PICTURES: Final = 6
-SMALL_SIZE: Final = 256
-SMALL_SHARE: Final = 0.65
-"""The first part of training sees pictures of this size, for this share of the time."""
 WARMUP_SHARE: Final = 0.1
+IN_WINDOWS: Final = Tiles("auto", None, 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What suits a device: px and pictures of a batch by progress, the rate, and processes that make batches."""
+
+    sizes: tuple[tuple[float, int, int], ...]
+    peak_rate: float
+    workers: int
+
+
+ON_CPU: Final = Pace(((0.65, SIZE, 6), (1.0, IMAGE_SIZE, 6)), 6e-4, 0)
+ON_GPU: Final = Pace(((0.5, SIZE, 48), (1.0, IMAGE_SIZE, 32)), 8e-4, 4)
+TINY: Final = Pace(((1.0, SIZE, 1),), 6e-4, 0)
 
 
 def mask_loss(logits: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,60 +69,79 @@ def _inside(boxes: Tensor, size: int) -> Tensor:
     """1.0 in each box grown by a tenth and a pixel, ``(N, S, S)``."""
     margin = 0.1 * (boxes[:, 2:] - boxes[:, :2]) + 1
     low, high = boxes[:, :2] - margin, boxes[:, 2:] + margin
-    at = torch.arange(size) + 0.5
+    at = torch.arange(size, device=boxes.device) + 0.5
     across = (at > low[:, :1]) & (at < high[:, :1])
     down = (at > low[:, 1:]) & (at < high[:, 1:])
     return (down[:, :, None] & across[:, None, :]).float()
 
 
-def losses(model: Any, batch: Batch, as_points: bool) -> tuple[Tensor, float]:
+def losses(model: Any, batch: Batch, as_points: bool) -> tuple[Tensor, Tensor]:
     """Total loss and the mean IoU of the single-mask output."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits, quality = predict(model, batch.pixels, batch.owner, batch.boxes, as_points)
+    device = next(model.parameters()).device
+    boxes, masks = batch.boxes.to(device), batch.masks.to(device).float()
+    with runtime.mixed(device):
+        logits, quality = predict(model, to_input(batch.pixels, device), batch.owner.to(device), boxes, as_points)
     logits, quality = logits.float(), quality.float()
     size = batch.pixels.shape[-1]
     single = nnf.interpolate(logits[:, :1], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
-    dice, focal, iou = mask_loss(single, batch.masks, batch.boxes)
+    dice, focal, iou = mask_loss(single, masks, boxes)
     total = (dice + 4 * focal).mean() + (quality[:, 0] - iou).square().mean()
-    coarse = nnf.interpolate(batch.masks[:, None], size=logits.shape[-2:], mode="area")[:, 0]
-    others = [mask_loss(logits[:, k], (coarse > 0.4).float(), batch.boxes / 4) for k in (1, 2, 3)]
+    coarse = nnf.interpolate(masks[:, None], size=logits.shape[-2:], mode="area")[:, 0]
+    others = [mask_loss(logits[:, k], (coarse > 0.4).float(), boxes / 4) for k in (1, 2, 3)]
     costs = torch.stack([d + 4 * f for d, f, _ in others], dim=1)
     reached = torch.stack([r for _, _, r in others], dim=1)
     best = costs.min(dim=1).values
     total = total + 0.3 * best.mean() + 0.3 * (quality[:, 1:] - reached).square().mean()
-    return total, float(iou.mean())
+    return total, iou.mean()
 
 
-@torch.no_grad()
-def segment(model: Any, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> tuple[NDArray[np.bool_], Tensor]:
-    """Masks ``(N, H, W)`` of an RGB picture's boxes (px xyxy), and the model's estimates of their IoU ``(N,)``."""
-    height, width = image.shape[:2]
-    small = cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
-    pixels = torch.from_numpy(normalise(small)).permute(2, 0, 1)[None]
-    scaled = boxes * (IMAGE_SIZE / np.array([width, height] * 2, np.float32))
-    owner = torch.zeros(len(boxes), dtype=torch.long)
-    logits, quality = predict(model, pixels, owner, torch.from_numpy(scaled.astype(np.float32)))
-    large = nnf.interpolate(logits[:, :1], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
-    return (large > 0).numpy(), quality[:, 0]
+class Whole:
+    """The model as the product sees it: whole pictures or windows in, masks out."""
+
+    input_px = IMAGE_SIZE
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> list[Segments]:
+        """Segment each image's boxes, px xyxy."""
+        return [self._one(image, boxes) for image, boxes in zip(images, boxes_xyxy, strict=True)]
+
+    def _one(self, image: RGB, boxes: Float) -> Segments:
+        device = next(self.model.parameters()).device
+        height, width = image.shape[:2]
+        small = cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
+        pixels = to_input(torch.from_numpy(small).permute(2, 0, 1)[None], device)
+        scaled = boxes * (IMAGE_SIZE / np.array([width, height] * 2, np.float32))
+        owner = torch.zeros(len(boxes), dtype=torch.long, device=device)
+        prompts = torch.from_numpy(scaled.astype(np.float32)).to(device)
+        logits, quality = predict(self.model, pixels, owner, prompts)
+        large = nnf.interpolate(logits[:, :1].float(), size=(height, width), mode="bilinear", align_corners=False)
+        masks = tuple(Mask.encode(mask) for mask in (large[:, 0] > 0).cpu().numpy())
+        return Segments(masks, quality[:, 0].float().cpu().numpy())
 
 
-def measure(model: Any, pictures: list[Labelled]) -> dict[str, dict[str, float]]:
+def measure(
+    model: Any, pictures: list[Labelled], names: tuple[str, ...] = CLASS_NAMES, tiles: Tiles = IN_WINDOWS
+) -> dict[str, dict[str, float]]:
     """Mean IoU per class of predicted masks and of the filled box, with ground-truth boxes as prompts."""
     model.eval()
-    mine: dict[str, list[float]] = {name: [] for name in CLASS_NAMES}
-    filled: dict[str, list[float]] = {name: [] for name in CLASS_NAMES}
+    mine: dict[str, list[float]] = {name: [] for name in names}
+    filled: dict[str, list[float]] = {name: [] for name in names}
     errors = []
     for picture in pictures:
         if len(picture.boxes) == 0:
             continue
         image, ids = picture.image(), picture.ids()
-        masks, quality = segment(model, image, picture.boxes)
+        found = segment_in_views(Whole(model), [image], [picture.boxes], tiles)[0]
         for i, (label, box) in enumerate(zip(picture.labels, picture.boxes.astype(int), strict=True)):
             truth = ids == i + 1
-            iou = (truth & masks[i]).sum() / max(1, (truth | masks[i]).sum())
-            mine[CLASS_NAMES[label]].append(float(iou))
-            filled[CLASS_NAMES[label]].append(float(truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))))
-            errors.append(abs(float(quality[i]) - float(iou)))
+            mask = found.masks[i].decode()
+            iou = (truth & mask).sum() / max(1, (truth | mask).sum())
+            mine[names[label]].append(float(iou))
+            filled[names[label]].append(float(truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))))
+            errors.append(abs(float(found.scores[i]) - float(iou)))
     model.train()
     result = {"miou": _means(mine), "box_fill": _means(filled)}
     result["estimate"] = {"mean_absolute_error": float(np.mean(errors))}
@@ -120,59 +153,66 @@ def _means(values: dict[str, list[float]]) -> dict[str, float]:
     return {"mean": round(float(np.mean(list(means.values()))), 3), **means}
 
 
-def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
-    """Train for ``minutes`` in all, counting earlier calls; write the starter folder after every evaluation."""
-    torch.manual_seed(0)
-    model, judge = build(), build()
+def train(arguments: argparse.Namespace) -> None:
+    """Train from the last checkpoint; write the weights after every evaluation that is the best so far."""
+    runtime.repeatable(arguments.seed)
+    device = runtime.pick_device(arguments.device)
+    pace = TINY if arguments.tiny else ON_GPU if device.type == "cuda" else ON_CPU
+    folder: Path = arguments.work / "segmenter"
+    model, judge = build().to(device), build().to(device)
     average = runtime.Average(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    clock, step, best = runtime.Clock(minutes), 0, 0.0
-    state = runtime.load_checkpoint(FOLDER / "checkpoint.pt")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=pace.peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    minutes = None if arguments.steps else arguments.minutes
+    schedule, step, best = runtime.Schedule(minutes, arguments.steps, arguments.stop_after_s), 0, 0.0
+    make = SegmenterBatches(pace.sizes)
+    state = runtime.load_checkpoint(folder / "checkpoint.pt")
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        average.weights = state["average"]
-        clock.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
-    batches = SegmenterBatches(PICTURES, seed=step, size=SMALL_SIZE)
-    validation = natural_set("validation", pictures)
-    if state is None:
-        learn_boxes(model, batches, WARMUP_SHARE * clock.budget_s, FOLDER / "log.jsonl")
+        average.load(state["average"])
+        schedule.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
+    else:
+        seconds = None if minutes is None else WARMUP_SHARE * 60 * minutes
+        steps = None if arguments.steps is None else max(1, round(WARMUP_SHARE * arguments.steps))
+        learn_boxes(model, make, folder / "log.jsonl", seed=arguments.seed, seconds=seconds, steps=steps)
         average = runtime.Average(model)
-    last, reached = time.monotonic(), 0.0
+    stream = Stream(make, schedule, arguments.seed, first=step)
+    validation = natural_set("validation", arguments.pictures)
+    last, reached = time.monotonic(), torch.zeros((), device=device)
     model.train()
-    for batch in batches:
-        finished = clock.progress >= 1
-        batches.size = SMALL_SIZE if clock.progress < SMALL_SHARE else IMAGE_SIZE
+    batches = stream.loader(pace.workers)
+    while (progress := schedule.progress(step)) < 1:
+        stream.tell(progress)
+        batch = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = runtime.learning_rate(clock.progress, step, PEAK_RATE)
+            group["lr"] = runtime.learning_rate(progress, step, pace.peak_rate)
         total, iou = losses(model, batch, as_points=step % 3 != 2)
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
-        if not bool(norm.isfinite()):
-            continue
-        optimizer.step()
+        if bool(norm.isfinite()):
+            optimizer.step()
         average.update(model, step)
-        reached += (iou - reached) / min(50, step + 1)
         step += 1
+        reached += (iou - reached) / min(50, step)
         if step % 50 == 0:
-            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, loss=float(total.detach()),
-                        norm=float(norm), size=batch.pixels.shape[-1], iou=reached,
-                        images_per_s=step * PICTURES / clock.elapsed_s())  # fmt: skip
-        if time.monotonic() - last > evaluate_every_s or finished:
+            runtime.log(folder / "log.jsonl", step=step, progress=progress, loss=float(total.detach()),
+                        norm=float(norm), size=batch.pixels.shape[-1], iou=float(reached),
+                        steps_per_s=step / schedule.elapsed_s())  # fmt: skip
+        finished = schedule.progress(step) >= 1 or schedule.must_stop()
+        if time.monotonic() - last > arguments.evaluate_every_s or finished:
             begun = time.monotonic()
             judge.load_state_dict(average.weights)
             report = measure(judge, validation)
-            runtime.log(FOLDER / "log.jsonl", step=step, progress=clock.progress, **report)
+            runtime.log(folder / "log.jsonl", step=step, progress=progress, **report)
             if report["miou"]["mean"] >= best:
                 best = report["miou"]["mean"]
-                runtime.replace_folder(
-                    runtime.STARTER / "segmenter", lambda folder: save_folder(average.weights, folder)
-                )
-            clock.exclude(time.monotonic() - begun)
+                target = arguments.work / "trained" / "segmenter"
+                runtime.replace_folder(target, partial(save_folder, average.on_cpu()))
+            schedule.exclude(time.monotonic() - begun)
             runtime.save_checkpoint(
-                FOLDER / "checkpoint.pt", model, optimizer, average=average,
-                elapsed_s=clock.elapsed_s(), step=step, best=best,
+                folder / "checkpoint.pt", model, optimizer, average=average,
+                elapsed_s=schedule.elapsed_s(), step=step, best=best,
             )  # fmt: skip
             last = time.monotonic()
         if finished:
@@ -182,13 +222,11 @@ def train(minutes: float, evaluate_every_s: float, pictures: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the starter segmenter (resumable).")
-    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--evaluate-every-s", type=float, default=360)
-    parser.add_argument("--pictures", type=int, default=60, help="validation pictures")
+    runtime.add_options(parser, minutes=60, evaluate_every_s=360, pictures=60)
     arguments = parser.parse_args()
     runtime.restart_with_allocator(arguments.threads)
-    train(arguments.minutes, arguments.evaluate_every_s, arguments.pictures)
+    train(arguments)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,19 @@ SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     "rust": ("rust", "corrosion", "oxidation", "rust spot", "rust spots", "rust patch", "corroded area", "rusty patch"),
     "hole": ("hole", "holes", "pit", "pits", "pore", "perforation", "puncture", "cavity", "opening"),
     "stain": ("stain", "stains", "smudge", "discoloration", "oil spot", "oil stain", "dirt", "blot", "dirty spot"),
+    "chip": ("chip", "chips", "chipped area", "chipping", "flake", "flaking", "nick", "paint chip", "spall"),
+    "blister": ("blister", "blisters", "bubble", "bubbles", "paint bubble", "blistering", "swelling", "air bubble"),
+    "missing screw": (
+        "missing screw",
+        "missing screws",
+        "missing bolt",
+        "missing fastener",
+        "empty screw hole",
+        "absent screw",
+        "screw missing",
+        "missing rivet",
+    ),
+    "burr": ("burr", "burrs", "metal burr", "ragged edge", "jagged edge", "raised edge", "sharp burr", "burring"),
 }
 """Words per class; the first is the class name."""
 
@@ -40,7 +53,14 @@ _UNKNOWN: Final = (
     "airplane bicycle motorcycle helmet glove hammer wrench pliers drill saw ladder rope chain hook magnet"
 )
 UNKNOWN: Final = tuple(_UNKNOWN.split())
-"""Words that name nothing in the pictures: a prompt that holds them has no target for them."""
+"""Words of the vocabulary that are no class of the first edition."""
+
+
+def unknown_words(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that name nothing in the pictures: a prompt that holds them has no target for them."""
+    meant = {word for name in classes for phrase in SYNONYMS[name] for word in phrase.split()}
+    return tuple(word for word in UNKNOWN if word not in meant)
+
 
 NAMED_DISTRACTORS: Final[dict[str, tuple[str, ...]]] = {
     "text": ("text", "letters", "serial number"),
@@ -59,6 +79,8 @@ _OTHER: Final = (
     "scratched cracked rusty rusted corroded stained dented pitted punctured split gouge groove abrasion delamination"
 )
 
+_FIRST_GROUPS: Final = 6
+
 SPECIAL: Final[dict[str, int]] = {
     "[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029,
 }  # fmt: skip
@@ -72,10 +94,13 @@ def wordpieces() -> list[str]:
     pieces += list(characters) + [f"##{c}" for c in characters]
     pieces += [c for c in string.punctuation if c not in ".?"]
     pieces += [f"##{a}{b}" for a in string.ascii_lowercase for b in string.ascii_lowercase]
-    words = [word for group in SYNONYMS.values() for phrase in group for word in phrase.split()]
+    # The first six classes come first and newer ones last: ids never move, so that weights can be trained on.
+    groups = list(SYNONYMS.values())
+    words = [word for group in groups[:_FIRST_GROUPS] for phrase in group for word in phrase.split()]
     words += [word for phrase in (*ADJECTIVES, *PLACES) for word in phrase.split()]
     words += [word for group in NAMED_DISTRACTORS.values() for phrase in group for word in phrase.split()]
     words += [*UNKNOWN, *_OTHER.split()]
+    words += [word for group in groups[_FIRST_GROUPS:] for phrase in group for word in phrase.split()]
     pieces += [word for word in dict.fromkeys(words) if len(word) > 1]
     fixed = {index: piece for piece, index in SPECIAL.items()}
     vocabulary: list[str] = []
@@ -121,7 +146,9 @@ def prompt_for(rng: np.random.Generator, classes: tuple[str, ...]) -> list[tuple
     if rng.random() < 0.4:
         names = list(range(len(classes))) if rng.random() < 0.5 else order
         return [(classes[i], i) for i in names]
-    kept = order[: int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.08, 0.1, 0.14, 0.18, 0.2, 0.3]))]
+    shares = np.arange(1, len(classes) + 1) + 1.0
+    kept = order[: int(rng.choice(len(classes), p=shares / shares.sum())) + 1]
+    unknown = unknown_words(classes)
     phrases = []
     for index in kept:
         phrases.append((phrase_for(rng, classes[index]), index))
@@ -129,7 +156,7 @@ def prompt_for(rng: np.random.Generator, classes: tuple[str, ...]) -> list[tuple
             phrases.append((str(rng.choice(SYNONYMS[classes[index]])), index))
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.25, 0.2, 0.1]))):
         distractor = str(rng.choice([w for group in NAMED_DISTRACTORS.values() for w in group]))
-        word = str(rng.choice([str(rng.choice(UNKNOWN)), invented_word(rng), distractor], p=[0.55, 0.3, 0.15]))
+        word = str(rng.choice([str(rng.choice(unknown)), invented_word(rng), distractor], p=[0.55, 0.3, 0.15]))
         phrases.append((word, -1))
     seen: dict[str, int] = {}
     for index in rng.permutation(len(phrases)):

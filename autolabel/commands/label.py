@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--classifier", help='Spec or folder of the classifier; "none" for the detector\'s labels.')
 @threshold_options
 @click.option("--floor", type=click.FloatRange(0, 1), help="Lowest score that is stored.  [default: 0.1]")
+@click.option("--tiles", type=click.Choice(["auto", "off", "on"]), help="Large images in pieces.  [default: auto]")
+@click.option("--tile-size", type=click.IntRange(64), help="Side of a tile, px.  [default: by the detector's input]")
 @click.option("--batch-size", type=click.IntRange(1), help="Images of a batch, and of a commit.  [default: 16]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
@@ -145,6 +147,7 @@ def _recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
     changes = dict(settings)
     names = ("min_score", "min_prob", "min_area_px", "nms_iou")
     changes["thresholds"] = {name: changes.pop(name, None) for name in names}
+    changes["tiles"] = {"mode": changes.pop("tiles", None), "size": changes.pop("tile_size", None)}
     changes["proposals"] = {"floor": changes.pop("floor", None)}
     return {key: value for key, value in changes.items() if value is not None}
 

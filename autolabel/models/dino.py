@@ -74,6 +74,13 @@ class DinoDetector:
 
         self._plan = plan
 
+    @property
+    def input_px(self) -> int | None:
+        """Longer side px of what the network is shown, or None where the processor does not bound it."""
+        size: Any = getattr(self._processor, "size", None) or {}
+        longest = size.get("longest_edge") if hasattr(size, "get") else getattr(size, "longest_edge", None)
+        return int(longest) if longest else None
+
     def predict_batch(self, images: Sequence[RGB], phrases: Sequence[str], min_score: float) -> list[Detections]:
         """Detect ``phrases`` in each image, best box first; leaves out boxes with no phrase at ``min_score``.
 

@@ -183,6 +183,11 @@ class Sam2Segmenter:
         self._mean = torch.tensor([0.485, 0.456, 0.406], device=info.device)[:, None, None]
         self._std = torch.tensor([0.229, 0.224, 0.225], device=info.device)[:, None, None]
 
+    @property
+    def input_px(self) -> int:
+        """Side px of the square that the network is shown."""
+        return int(self._model.image_size)
+
     def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> list[Segments]:
         """Return one mask and its predicted IoU for each ``(N, 4)`` px box; an image without boxes is not encoded."""
         masks: list[list[Mask]] = [[] for _ in images]

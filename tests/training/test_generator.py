@@ -1,21 +1,24 @@
 """The generator: the same seed gives the same picture, masks fit boxes, splits never meet."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.generator import CLASS_NAMES, box_of, generate
-from training.generator.defects import DEFECTS, Scenery
-from training.generator.surfaces import SURFACES, TEST_ONLY_SURFACES
+from training.generator import CLASS_NAMES, EDITIONS, PUBLISHED, TRAINED, Edition, box_of, generate
+from training.generator.defects import Scenery
+from training.generator.surfaces import SURFACES
 from training.make_hard_files import huge_header_png
 from training.make_sample_data import OUT, SPECS, coco_of, names, scene_of
+from training.runtime import STARTER
 from training.seeds import SPLITS, TEST, TRAIN, VALIDATION, split_of
-from training.vocabulary import SPECIAL, SYNONYMS, prompt_for, wordpieces
+from training.vocabulary import SPECIAL, SYNONYMS, prompt_for, unknown_words, wordpieces
 
 SIZE = (160, 120)
+DUST_ALONE = {"dust": TRAINED.distractors["dust"]}
 
 
 def test_clean_picture_has_no_instances() -> None:
@@ -60,12 +63,12 @@ def test_box_of_a_disc() -> None:
     assert box_of((xs - 30) ** 2 + (ys - 20) ** 2 <= 100) == (20, 10, 41, 31)
 
 
-@pytest.mark.parametrize("name", sorted(DEFECTS))
+@pytest.mark.parametrize("name", CLASS_NAMES)
 def test_every_defect_changes_the_picture_where_its_mask_says(name: str) -> None:
     rng = np.random.default_rng(3)
     for _ in range(10):
         canvas = np.full((200, 200, 3), 0.55, np.float32)
-        mask = DEFECTS[name](rng, canvas, Scenery(0.5, "painted"))
+        mask = TRAINED.defects[name](rng, canvas, Scenery(0.5, "painted"))
         if mask is not None and mask.sum() > 30:
             changed = np.abs(canvas - 0.55).max(axis=-1)
             assert changed[mask].mean() > 3 * changed[~mask].mean()
@@ -90,10 +93,40 @@ def test_splits_do_not_meet() -> None:
         split_of(-1)
 
 
-def test_test_only_surface_never_appears_in_training() -> None:
-    drawn = {generate(seeds.start + i, (48, 48), defects=0).surface for seeds in (TRAIN, VALIDATION) for i in range(60)}
-    assert not drawn & set(TEST_ONLY_SURFACES)
-    assert "ceramic" in {generate(TEST.start + i, (48, 48), defects=0).surface for i in range(60)}
+@pytest.mark.parametrize("edition", EDITIONS.values(), ids=tuple(EDITIONS))
+def test_held_out_surfaces_never_appear_in_training(edition: Edition) -> None:
+    def drawn(seeds: range) -> set[str]:
+        return {generate(seeds.start + i, (48, 48), defects=0, edition=edition).surface for i in range(120)}
+
+    assert not (drawn(TRAIN) | drawn(VALIDATION)) & set(edition.held_out)
+    assert set(edition.held_out) <= drawn(TEST)
+    assert not set(edition.surfaces) & set(edition.held_out)
+
+
+def test_newer_classes_come_last_so_that_indices_stay() -> None:
+    assert TRAINED.classes[: len(PUBLISHED.classes)] == PUBLISHED.classes
+    assert len(TRAINED.classes) >= 10
+
+
+def test_thin_scratches_get_as_thin_as_a_pixel() -> None:
+    thinnest = 99.0
+    for seed in range(40):
+        canvas = np.full((1200, 1600, 3), 0.5, np.float32)
+        mask = TRAINED.defects["scratch"](np.random.default_rng(seed), canvas, Scenery(0.5, "painted", fine=True))
+        assert mask is not None
+        across = np.ptp(np.argwhere(mask), axis=0).max()
+        thinnest = min(thinnest, float(mask.sum() / across))
+    assert 0.5 < thinnest < 1.6
+
+
+def test_a_picture_at_an_angle_keeps_masks_on_their_defects() -> None:
+    edition = replace(TRAINED, perspective=1.0, distractors=dict(DUST_ALONE))
+    straight = replace(TRAINED, perspective=0.0, distractors=dict(DUST_ALONE))
+    seed = TRAIN.start + 3
+    flat = generate(seed, (320, 240), surface="painted", defects=3, edition=straight)
+    turned = generate(seed, (320, 240), surface="painted", defects=3, edition=edition)
+    assert [i.label for i in turned.instances] == [i.label for i in flat.instances]
+    assert any(a.box_xyxy() != b.box_xyxy() for a, b in zip(turned.instances, flat.instances, strict=True))
 
 
 def test_sample_data_is_what_the_generator_makes() -> None:
@@ -113,7 +146,7 @@ def test_sample_data_is_what_the_generator_makes() -> None:
 def test_sample_data_folder_is_complete() -> None:
     truth = json.loads((OUT / "coco.json").read_text("utf-8"))
     assert {i["file_name"] for i in truth["images"]} == {p.name for p in (OUT / "images").iterdir()}
-    assert [c["name"] for c in truth["categories"]] == list(CLASS_NAMES)
+    assert [c["name"] for c in truth["categories"]] == list(PUBLISHED.classes)
     assert sum(p.stat().st_size for p in Path(OUT).rglob("*") if p.is_file()) < 8_000_000
 
 
@@ -135,3 +168,12 @@ def test_prompts_name_each_phrase_once() -> None:
         phrases = prompt_for(rng, CLASS_NAMES)
         assert len({text for text, _ in phrases}) == len(phrases) > 0
         assert all(-1 <= index < len(CLASS_NAMES) for _, index in phrases)
+
+
+def test_word_ids_never_move_and_unknown_words_mean_nothing() -> None:
+    published = (STARTER / "detector" / "tokenizer.json").read_text("utf-8")
+    ids: dict[str, int] = json.loads(published)["model"]["vocab"]
+    pieces = wordpieces()
+    assert {piece: pieces[index] for piece, index in ids.items()} == {piece: piece for piece in ids}
+    assert not {phrase for name in CLASS_NAMES for phrase in SYNONYMS[name]} & set(unknown_words(CLASS_NAMES))
+    assert "chip" in unknown_words(PUBLISHED.classes)

@@ -10,7 +10,7 @@ import torch
 
 from training import train_segmenter
 from training.evaluate import STARTER, classifier_report, load_detector, load_segmenter
-from training.generator import CLASS_NAMES, Scene, generate
+from training.generator import PUBLISHED, Scene, generate
 from training.metrics import evaluate
 from training.natural import Labelled
 from training.seeds import TEST
@@ -20,7 +20,7 @@ from training.train_detector import detect
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Labelled]:
     folder: Path = tmp_path_factory.mktemp("pictures")
-    return [_saved(folder, generate(TEST.stop - 1 - i, (480, 360), defects=3)) for i in range(16)]
+    return [_saved(folder, generate(TEST.stop - 1 - i, (480, 360), defects=3, edition=PUBLISHED)) for i in range(16)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,22 +39,22 @@ def _saved(folder: Path, scene: Scene) -> Labelled:
     cv2.imwrite(str(path), scene.image[..., ::-1])
     cv2.imwrite(str(ids_path), ids)
     boxes = np.asarray([i.box_xyxy() for i in scene.instances], np.float32).reshape(-1, 4)
-    labels = np.asarray([CLASS_NAMES.index(i.label) for i in scene.instances], np.int64)
+    labels = np.asarray([PUBLISHED.classes.index(i.label) for i in scene.instances], np.int64)
     return Labelled(path, scene.surface, boxes, labels, ids_path)
 
 
 def test_detector_finds_defects_and_ignores_unknown_words(pictures: list[Labelled]) -> None:
     model, processor = load_detector(STARTER / "detector")
     parts = (model, processor.image_processor, processor.tokenizer)
-    found = [detect(*parts, picture.path) for picture in pictures]
-    report = evaluate(found, [(p.boxes, p.labels) for p in pictures], CLASS_NAMES)
+    found = [detect(*parts, picture.path, PUBLISHED.classes) for picture in pictures]
+    report = evaluate(found, [(p.boxes, p.labels) for p in pictures], PUBLISHED.classes)
     assert report.mean_ap50 > 0.35, report
     unknown = [detect(*parts, picture.path, ("car", "bottle")).scores.max() for picture in pictures[:6]]
     assert np.median(unknown) < 0.3
 
 
 def test_segmenter_beats_filling_the_box(pictures: list[Labelled]) -> None:
-    report = train_segmenter.measure(load_segmenter(STARTER / "segmenter"), pictures)
+    report = train_segmenter.measure(load_segmenter(STARTER / "segmenter"), pictures, PUBLISHED.classes)
     assert report["miou"]["mean"] > report["box_fill"]["mean"] + 0.08, report
 
 

@@ -25,12 +25,16 @@ def light(rng: np.random.Generator, canvas: Canvas) -> Canvas:
     return np.asarray(canvas * field[..., None] * (exposure * balance).astype(np.float32), dtype=np.float32)
 
 
-def expose(rng: np.random.Generator, canvas: Canvas, jpeg: bool = True) -> NDArray[np.uint8]:
-    """Blur, add noise and quantise to uint8 RGB ``(H, W, 3)``; ``jpeg`` adds compression marks."""
+def expose(rng: np.random.Generator, canvas: Canvas, jpeg: bool = True, sharp: bool = False) -> NDArray[np.uint8]:
+    """Blur, add noise and quantise to uint8 RGB ``(H, W, 3)``; ``jpeg`` adds compression marks.
+
+    Blur grows with the picture; ``sharp`` keeps it below a pixel, as it would wipe out what is a pixel wide.
+    """
     height, width = canvas.shape[:2]
     unit = float(np.sqrt(height * width))
     if rng.random() < 0.5:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), max(0.3, unit * rng.uniform(0.0006, 0.0022)))
+        sigma = max(0.3, unit * rng.uniform(0.0006, 0.0022))
+        canvas = cv2.GaussianBlur(canvas, (0, 0), min(sigma, 1.0) if sharp else sigma)
     sigma = rng.uniform(0.002, 0.022) if rng.random() < 0.8 else 0.0
     if sigma > 0:
         canvas = canvas + sigma * rng.standard_normal(canvas.shape, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""The six defects. Each function paints one on the canvas in place and returns its exact mask, or None if it misses.
+"""Six defects. Each function paints one on the canvas in place and returns its exact mask, or None if it misses.
 
-Sizes are fractions of ``unit`` = sqrt(width * height) px. To add a class, write a function here, name it in
-``DEFECTS`` and add its words to ``training.vocabulary``.
+Sizes are fractions of ``unit`` = sqrt(width * height) px. To add a class, write such a function, name it in
+an edition (``editions.py``) and add its words to ``training.vocabulary``.
 """
 
 from __future__ import annotations
@@ -27,16 +27,20 @@ class Scenery:
 
     light_rad: float
     surface: str
+    fine: bool = False
+    """Whether thin things may be as thin as a pixel."""
 
 
 Defect = Callable[[np.random.Generator, Canvas, Scenery], "Mask | None"]
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a size between two sizes, small and large ones alike."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _unit(canvas: Canvas) -> float:
+def unit_of(canvas: Canvas) -> float:
+    """Side px of a square as large as the picture: what sizes are fractions of."""
     return float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
 
 
@@ -50,7 +54,7 @@ def _coverage(
 ) -> tuple[Field, tuple[int, int, int, int]] | None:
     """Anti-aliased strokes as coverage 0..1 in a patch, with the patch's window."""
     height, width = canvas.shape[:2]
-    unit = _unit(canvas)
+    unit = unit_of(canvas)
     window = strokes.patch_of(paths, 4 + 0.03 * unit, height, width)
     if window is None:
         return None
@@ -63,7 +67,8 @@ def _coverage(
     return np.asarray(small, dtype=np.float32), window
 
 
-def _full(mask: Mask, window: tuple[int, int, int, int], canvas: Canvas) -> Mask:
+def full_mask(mask: Mask, window: tuple[int, int, int, int], canvas: Canvas) -> Mask:
+    """Put a window's mask into one of the whole picture."""
     x0, y0, x1, y1 = window
     full = np.zeros(canvas.shape[:2], bool)
     full[y0:y1, x0:x1] = mask
@@ -78,15 +83,23 @@ def _start(rng: np.random.Generator, canvas: Canvas, length_px: float, angle_rad
 
 
 def scratch(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
-    """Draw a smooth groove with a bright or dark core and a shaded lip; sometimes a scuff of parallel strokes."""
-    unit = _unit(canvas)
-    length = unit * _log_uniform(rng, 0.14, 0.75)
-    width = unit * _log_uniform(rng, 0.0042, 0.013)
+    """Draw a scratch of random length and width."""
+    unit = unit_of(canvas)
+    length = unit * log_uniform(rng, 0.14, 0.75)
+    width = max(1.0, unit * log_uniform(rng, 0.0008, 0.013)) if scenery.fine else unit * log_uniform(rng, 0.0042, 0.013)
+    return draw_scratch(rng, canvas, scenery, length, width)
+
+
+def draw_scratch(
+    rng: np.random.Generator, canvas: Canvas, scenery: Scenery, length: float, width: float, scuffs: bool = True
+) -> Mask | None:
+    """Draw a smooth groove of px size with a bright or dark core and a shaded lip, or several side by side."""
+    unit = unit_of(canvas)
     angle = rng.uniform(0, 2 * np.pi)
     start = _start(rng, canvas, length, angle)
     path = strokes.bent_line(rng, start, length, angle)
     paths, widths = [path], [strokes.taper(rng, len(path), width)]
-    if rng.random() < 0.25:
+    if scuffs and rng.random() < 0.25:
         normal = np.array([-np.sin(angle), np.cos(angle)], np.float32)
         for _ in range(int(rng.integers(1, 5))):
             first = int(rng.integers(0, 14))
@@ -108,14 +121,14 @@ def scratch(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask 
     lip = np.clip(_shift(alpha, dx, dy) - alpha, 0, 1)
     patch += (alpha * pressure)[..., None] * colour
     patch -= (0.55 * lip * pressure)[..., None] * colour
-    return _full(alpha >= 0.4, window, canvas)
+    return full_mask(alpha >= 0.4, window, canvas)
 
 
 def crack(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
     """Draw a dark jagged line with branches and a faint bright edge."""
-    unit = _unit(canvas)
-    length = unit * _log_uniform(rng, 0.18, 0.75)
-    width = unit * _log_uniform(rng, 0.004, 0.011)
+    unit = unit_of(canvas)
+    length = unit * log_uniform(rng, 0.18, 0.75)
+    width = max(1.0, unit * log_uniform(rng, 0.001, 0.011)) if scenery.fine else unit * log_uniform(rng, 0.004, 0.011)
     angle = rng.uniform(0, 2 * np.pi)
     trunk = strokes.jagged_line(rng, _start(rng, canvas, length * 0.8, angle), length, angle)
     paths, widths = [trunk], [strokes.taper(rng, len(trunk), width)]
@@ -139,10 +152,10 @@ def crack(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | 
     if rng.random() < 0.3:  # chipped or dirty surroundings
         halo = cv2.GaussianBlur(alpha, (0, 0), max(1.0, 2.5 * width))
         patch *= 1 - (rng.uniform(0.1, 0.35) * np.clip(halo * 2, 0, 1))[..., None]
-    return _full(alpha >= 0.4, window, canvas)
+    return full_mask(alpha >= 0.4, window, canvas)
 
 
-def _ellipse(
+def ellipse(
     rng: np.random.Generator, canvas: Canvas, diameter_px: float, flattest: float, ragged: float
 ) -> tuple[Field, Field, Field, tuple[int, int, int, int]] | None:
     """Distance field r (1 on the rim) of a random ellipse with its local x, y (-1..1) and window."""
@@ -170,8 +183,8 @@ def _ellipse(
 
 def dent(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
     """Press a smooth bowl: shaded on the lamp's side, bright on the other, the texture squeezed a little."""
-    unit = _unit(canvas)
-    made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.07, 0.3), 0.55, 0.04)
+    unit = unit_of(canvas)
+    made = ellipse(rng, canvas, unit * log_uniform(rng, 0.07, 0.3), 0.55, 0.04)
     if made is None:
         return None
     r, _, _, (x0, y0, x1, y1) = made
@@ -190,13 +203,13 @@ def dent(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | N
     strength = rng.uniform(0.28, 0.6)
     shade = 1 + strength * slope - rng.uniform(0.03, 0.16) * bowl
     patch[:] = bent * shade[..., None] + (0.12 * strength * np.clip(slope, 0, 1) ** 2)[..., None]
-    return _full(r < 1, (x0, y0, x1, y1), canvas)
+    return full_mask(r < 1, (x0, y0, x1, y1), canvas)
 
 
 def hole(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
     """Cut a dark opening with a lit inner wall and a thin rim; round, or torn at the edge."""
-    unit = _unit(canvas)
-    made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.028, 0.15), 0.72, rng.choice([0.0, 0.02, 0.08]))
+    unit = unit_of(canvas)
+    made = ellipse(rng, canvas, unit * log_uniform(rng, 0.028, 0.15), 0.72, rng.choice([0.0, 0.02, 0.08]))
     if made is None:
         return None
     r, local_x, local_y, (x0, y0, x1, y1) = made
@@ -211,7 +224,7 @@ def hole(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | N
     patch *= 1 - (rim * facing)[..., None]
     dark = deep + (rng.uniform(0.1, 0.4) * wall)[..., None] * mean
     patch[:] = patch * (1 - inside[..., None]) + dark * inside[..., None]
-    return _full(r < 1, (x0, y0, x1, y1), canvas)
+    return full_mask(r < 1, (x0, y0, x1, y1), canvas)
 
 
 RUSTY: Final = np.array([[0.24, 0.11, 0.05], [0.45, 0.2, 0.07], [0.64, 0.33, 0.11], [0.78, 0.47, 0.2]], np.float32)
@@ -219,8 +232,8 @@ RUSTY: Final = np.array([[0.24, 0.11, 0.05], [0.45, 0.2, 0.07], [0.64, 0.33, 0.1
 
 def rust(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
     """Orange-brown crust with a ragged border, speckles and sometimes a run-off."""
-    unit = _unit(canvas)
-    made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.07, 0.42), 0.4, rng.uniform(0.18, 0.4))
+    unit = unit_of(canvas)
+    made = ellipse(rng, canvas, unit * log_uniform(rng, 0.07, 0.42), 0.4, rng.uniform(0.18, 0.4))
     if made is None:
         return None
     r, _, _, (x0, y0, x1, y1) = made
@@ -238,18 +251,18 @@ def rust(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | N
     patch[:] = patch * (1 - halo[..., None] * (1 - RUSTY[3]))
     solid = (crust * rng.uniform(0.75, 0.97))[..., None]
     patch[:] = patch * (1 - solid) + colour * solid * rng.uniform(0.8, 1.1)
-    return _full(_tidy(crust >= 0.5), (x0, y0, x1, y1), canvas)
+    return full_mask(_tidy(crust >= 0.5), (x0, y0, x1, y1), canvas)
 
 
 def stain(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | None:
     """Spill a translucent film (oil, water, ink, lime) with an irregular outline and a tide mark."""
-    unit = _unit(canvas)
-    made = _ellipse(rng, canvas, unit * _log_uniform(rng, 0.09, 0.42), 0.45, rng.uniform(0.06, 0.2))
+    unit = unit_of(canvas)
+    made = ellipse(rng, canvas, unit * log_uniform(rng, 0.09, 0.42), 0.45, rng.uniform(0.06, 0.2))
     if made is None:
         return None
     r, _, _, (x0, y0, x1, y1) = made
     patch = canvas[y0:y1, x0:x1]
-    film = np.clip((1 - r) / _log_uniform(rng, 0.05, 0.4) + 0.5, 0, 1)
+    film = np.clip((1 - r) / log_uniform(rng, 0.05, 0.4) + 0.5, 0, 1)
     tide = np.exp(-(((r - 0.93) / 0.08) ** 2)) * film
     mottle = np.clip(1 + 0.15 * smooth(rng, r.shape[0], r.shape[1], max(2.0, unit * 0.05)), 0.6, 1.3)
     kinds = ["oil", "water", "ink", "lime"] if float(patch.mean()) < 0.6 else ["oil", "water", "ink"]
@@ -262,7 +275,7 @@ def stain(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask | 
         tints = {"oil": [0.2, 0.15, 0.1], "water": [0.3, 0.3, 0.32], "ink": rng.uniform(0.05, 0.6, 3)}
         cover = np.clip((film * density[kind] + rng.uniform(0.05, 0.25) * tide) * mottle, 0, 0.95)[..., None]
         patch *= 1 - cover * (1 - np.asarray(tints[kind], np.float32))
-    return _full(_tidy(film >= 0.5), (x0, y0, x1, y1), canvas)
+    return full_mask(_tidy(film >= 0.5), (x0, y0, x1, y1), canvas)
 
 
 def _tidy(mask: Mask) -> Mask:
@@ -283,4 +296,3 @@ DEFECTS: Final[dict[str, Defect]] = {
     "hole": hole,
     "stain": stain,
 }
-CLASS_NAMES: Final[tuple[str, ...]] = tuple(DEFECTS)

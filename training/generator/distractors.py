@@ -167,7 +167,61 @@ def stripe(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
     canvas[:] = canvas * (1 - cover) + colour * cover
 
 
-DISTRACTORS: Final[dict[str, Distractor]] = {
+def glare(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> None:
+    """Lay a soft bright streak over the surface, the reflection of a lamp."""
+    height, width = canvas.shape[:2]
+    unit = _unit(canvas)
+    small = np.zeros((max(8, height // 4), max(8, width // 4)), np.float32)
+    centre = (float(rng.uniform(0, width) / 4), float(rng.uniform(0, height) / 4))
+    size = (float(unit * rng.uniform(0.3, 1.2) / 4), float(unit * rng.uniform(0.01, 0.06) / 4))
+    corners = cv2.boxPoints((centre, size, float(rng.uniform(0, 180))))
+    cv2.fillPoly(small, [corners.astype(np.int32)], 1.0)
+    small = cv2.GaussianBlur(small, (0, 0), max(1.0, unit * rng.uniform(0.006, 0.03) / 4))
+    streak = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    canvas += (rng.uniform(0.12, 0.4) * streak)[..., None]
+
+
+def weld(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[int, int, int, int]:
+    """Lay a weld bead: overlapping ripples along a straight line."""
+    height, width = canvas.shape[:2]
+    unit = _unit(canvas)
+    half = max(2.5, unit * rng.uniform(0.012, 0.03))
+    upright = rng.random() < 0.5
+    length, pitch = unit * rng.uniform(0.3, 1.1), half * rng.uniform(0.35, 0.6)
+    x, y = rng.uniform(0, width), rng.uniform(0, height)
+    xs = np.arange(width, dtype=np.float32)[None, :] - np.float32(x)
+    ys = np.arange(height, dtype=np.float32)[:, None] - np.float32(y)
+    along, across = (ys, xs / half) if upright else (xs, ys / half)
+    bead = np.clip((1 - np.abs(across)) * half + 0.5, 0, 1) * (np.abs(along) < length / 2)
+    ripple = np.cos((along + 1.2 * half * across**2) * (2 * np.pi / pitch))
+    tone = rng.uniform(0.8, 1.15) * (1 - 0.35 * across**2) + 0.12 * ripple
+    canvas *= 1 + (bead * (tone - 1))[..., None]
+    reach = (half, length / 2) if upright else (length / 2, half)
+    x0, y0 = max(0, int(x - reach[0])), max(0, int(y - reach[1]))
+    return x0, y0, min(width, int(x + reach[0]) + 1), min(height, int(y + reach[1]) + 1)
+
+
+def cap(rng: np.random.Generator, canvas: Canvas, light_rad: float) -> tuple[int, int, int, int]:
+    """Press in a round cap or pad of another colour, flat, with a thin gap round it."""
+    height, width = canvas.shape[:2]
+    radius = max(4.0, _unit(canvas) * rng.uniform(0.02, 0.07))
+    cx, cy = rng.uniform(0.03, 0.97) * width, rng.uniform(0.03, 0.97) * height
+    reach = int(radius * 1.2) + 2
+    x0, y0 = max(0, int(cx) - reach), max(0, int(cy) - reach)
+    x1, y1 = min(width, int(cx) + reach), min(height, int(cy) + reach)
+    xs = (np.arange(x0, x1, dtype=np.float32) - cx)[None, :]
+    ys = (np.arange(y0, y1, dtype=np.float32) - cy)[:, None]
+    r = np.sqrt(xs**2 + ys**2)
+    disc = np.clip(radius - r + 0.5, 0, 1)
+    gap = np.exp(-(((r - radius) / max(1.0, 0.05 * radius)) ** 2))
+    colour = np.asarray(rng.uniform(0.25, 0.85) * (1 + rng.normal(0, 0.15, 3)), np.float32)
+    patch = canvas[y0:y1, x0:x1]
+    patch[:] = patch * (1 - disc[..., None]) + np.clip(colour, 0.05, 0.95) * disc[..., None]
+    patch *= 1 - (0.5 * gap)[..., None]
+    return x0, y0, x1, y1
+
+
+FIRST_DISTRACTORS: Final[dict[str, Distractor]] = {
     "text": text,
     "screw": screw,
     "seam": seam,
@@ -177,3 +231,4 @@ DISTRACTORS: Final[dict[str, Distractor]] = {
     "dust": dust,
     "stripe": stripe,
 }
+DISTRACTORS: Final[dict[str, Distractor]] = FIRST_DISTRACTORS | {"glare": glare, "weld": weld, "cap": cap}

@@ -148,7 +148,63 @@ def ceramic(rng: np.random.Generator, height: int, width: int) -> Canvas:
     return tile
 
 
-TRAINING_SURFACES: Final[dict[str, Surface]] = {
+def galvanized(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """Zinc coating with the patchwork of its crystals (spangle)."""
+    unit = _unit(height, width)
+    cell = max(4.0, unit * rng.uniform(0.02, 0.06))
+    rows, cols = max(2, int(height / cell)), max(2, int(width / cell))
+    crystals = rng.standard_normal((rows, cols), dtype=np.float32)
+    bend = [cell * 0.8 * smooth(rng, height, width, cell * 0.7) for _ in range(2)]
+    grid_x, grid_y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    at_x = np.clip((grid_x + bend[0]) * cols / width, 0, cols - 1)
+    at_y = np.clip((grid_y + bend[1]) * rows / height, 0, rows - 1)
+    patches = cv2.remap(crystals, np.floor(at_x), np.floor(at_y), cv2.INTER_NEAREST)
+    fine = cv2.GaussianBlur(patches, (0, 0), max(0.6, unit * 0.001))
+    grey = rng.uniform(0.5, 0.7) + rng.uniform(0.02, 0.05) * fine + 0.02 * fractal(rng, height, width, unit * 0.3, 3)
+    return _tint(grey.astype(np.float32), (0.98, 1.0, 1.03))
+
+
+def turned(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """Face of a turned part: concentric tool marks about a centre, with a rotating sheen."""
+    unit = _unit(height, width)
+    cx, cy = rng.uniform(-0.5, 1.5) * width, rng.uniform(-0.5, 1.5) * height
+    xs = np.arange(width, dtype=np.float32)[None, :] - np.float32(cx)
+    ys = np.arange(height, dtype=np.float32)[:, None] - np.float32(cy)
+    radius, angle = np.sqrt(xs**2 + ys**2), np.arctan2(ys, xs)
+    profile = rng.standard_normal(int(radius.max()) + 3, dtype=np.float32)
+    profile = cv2.GaussianBlur(profile[None, :], (0, 0), max(0.6, unit * rng.uniform(0.0008, 0.003)))[0]
+    marks = profile[radius.astype(np.int32)] / (profile.std() + 1e-6)
+    grey = rng.uniform(0.45, 0.7) + rng.uniform(0.015, 0.045) * marks
+    grey = grey + rng.uniform(0.03, 0.1) * np.cos(2 * angle + rng.uniform(0, 2 * np.pi))
+    return _tint(grey.astype(np.float32), _metal_tint(rng))
+
+
+def grained_plastic(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """Moulded plastic or leather with a pebbled grain."""
+    unit = _unit(height, width)
+    relief = smooth(rng, height, width, unit * rng.uniform(0.008, 0.02))
+    relief = np.minimum(relief, 0.6) + 0.3 * fractal(rng, height, width, unit * 0.02, 3)
+    shade = cv2.Sobel(relief.astype(np.float32), cv2.CV_32F, 1, 1, ksize=3)
+    shade = shade / (shade.std() + 1e-6)
+    dark = rng.random() < 0.5
+    hue, saturation = rng.uniform(0, 360), rng.uniform(0.0, 0.45)
+    value = rng.uniform(0.12, 0.3) if dark else rng.uniform(0.4, 0.8)
+    rgb = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+    tone = 1 + rng.uniform(0.03, 0.09) * shade
+    return _tint(tone.astype(np.float32), (float(rgb[0]), float(rgb[1]), float(rgb[2])))
+
+
+def granite(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """Polished stone of dark, grey and light grains; kept out of training."""
+    unit = _unit(height, width)
+    grains = smooth(rng, height, width, unit * rng.uniform(0.008, 0.016)) + 0.6 * smooth(
+        rng, height, width, unit * 0.05
+    )
+    levels = np.interp(grains, [-1.5, -0.5, -0.3, 0.7, 0.9, 2.0], [0.34, 0.38, 0.52, 0.56, 0.68, 0.72])
+    return _tint(levels.astype(np.float32), (1.0, rng.uniform(0.94, 1.0), rng.uniform(0.9, 1.0)))
+
+
+FIRST_SURFACES: Final[dict[str, Surface]] = {
     "brushed_metal": brushed_metal,
     "painted": painted,
     "cast": cast,
@@ -158,5 +214,10 @@ TRAINING_SURFACES: Final[dict[str, Surface]] = {
     "concrete": concrete,
     "fabric": fabric,
 }
-TEST_ONLY_SURFACES: Final[dict[str, Surface]] = {"ceramic": ceramic}
-SURFACES: Final[dict[str, Surface]] = TRAINING_SURFACES | TEST_ONLY_SURFACES
+MORE_SURFACES: Final[dict[str, Surface]] = {
+    "galvanized": galvanized,
+    "turned": turned,
+    "grained_plastic": grained_plastic,
+}
+TEST_ONLY_SURFACES: Final[dict[str, Surface]] = {"ceramic": ceramic, "granite": granite}
+SURFACES: Final[dict[str, Surface]] = FIRST_SURFACES | MORE_SURFACES | TEST_ONLY_SURFACES

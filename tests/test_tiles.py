@@ -1,0 +1,217 @@
+"""Tiles: they cover the image, boxes come back in its pixels, and what a border cut becomes one box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import autolabel
+from autolabel.config import Recipe
+from autolabel.stages.tiles import (
+    VIEWS_AT_ONCE,
+    WHOLE,
+    Tiles,
+    Window,
+    cut_sides,
+    detect_in_views,
+    layout,
+    merge,
+    segment_in_views,
+    share_windows,
+)
+from autolabel.types import RGB, Detections, Float, Mask, Segments
+
+ON = Tiles("on", 100, 0.2)
+
+
+class BrightThings:
+    """A detector and segmenter that sees runs of bright pixels, but only at full resolution, up to 100 px."""
+
+    input_px = 100
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def predict_batch(self, images: Sequence[RGB], second: object, min_score: float = 0.0) -> list[object]:
+        self.calls.append(len(images))
+        self.sizes |= {image.shape[:2] for image in images}
+        if isinstance(second, list) and len(second) and isinstance(second[0], np.ndarray):
+            return [self._segment(image, boxes) for image, boxes in zip(images, second, strict=True)]
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: RGB) -> Detections:
+        bright = image[..., 0] > 128
+        if max(image.shape) > self.input_px or not bright.any():
+            return Detections.empty(1)
+        rows, cols = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+        box = [cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]
+        return Detections(np.array([box], np.float32), np.array([[0.9]], np.float32))
+
+    def _segment(self, image: RGB, boxes: Float) -> Segments:
+        bright = image[..., 0] > 128
+        return Segments(tuple(Mask.encode(bright) for _ in boxes), np.ones(len(boxes), np.float32))
+
+
+def picture(width: int, height: int, *boxes: tuple[int, int, int, int]) -> RGB:
+    image = np.zeros((height, width, 3), np.uint8)
+    for x0, y0, x1, y1 in boxes:
+        image[y0:y1, x0:x1] = 255
+    return image
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(10, 200), st.floats(0, 0.5))
+def test_tiles_cover_the_image_and_overlap(width: int, height: int, side: int, overlap: float) -> None:
+    windows = layout((width, height), side, overlap)
+    seen = np.zeros((height, width), bool)
+    for left, top, right, bottom in windows:
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        assert (right - left, bottom - top) == (min(side, width), min(side, height))
+        seen[top:bottom, left:right] = True
+    assert seen.all()
+    lefts = sorted({w[0] for w in windows})
+    for first, second in pairwise(lefts):
+        assert first + min(side, width) - second >= overlap * side - 1
+
+
+def test_no_tiles_for_an_image_that_fits_and_none_when_off() -> None:
+    assert ON.side((100, 100), 50) is None
+    assert ON.side((101, 20), 50) == 100
+    assert WHOLE.side((9000, 9000), 50) is None
+    assert Tiles("on", None, 0.2).side((9000, 9000), None) is None
+
+
+def test_auto_waits_for_images_much_larger_than_the_input() -> None:
+    auto = Tiles("auto", None, 0.2)
+    limit = auto.factor * 320
+    assert auto.side((round(limit), 100), 320) is None
+    assert auto.side((round(limit) + 1, 100), 320) == round(auto.zoom * 320)
+
+
+def test_off_calls_the_detector_exactly_as_without_tiles() -> None:
+    model = BrightThings()
+    images = [picture(300, 200, (5, 5, 9, 9)), picture(50, 50)]
+    found = detect_in_views(model, images, ["a"], 0.1, WHOLE)
+    assert model.calls == [2]
+    assert [len(f.boxes_xyxy) for f in found] == [0, 0]
+
+
+def test_a_small_thing_in_a_large_image_is_found_in_its_pixels() -> None:
+    found = detect_in_views(BrightThings(), [picture(390, 260, (250, 130, 255, 140))], ["a"], 0.1, ON)[0]
+    assert found.boxes_xyxy.tolist() == [[250, 130, 255, 140]]
+
+
+def test_a_thing_cut_by_several_tiles_becomes_one_box() -> None:
+    found = detect_in_views(BrightThings(), [picture(390, 260, (20, 50, 370, 53))], ["a"], 0.1, ON)[0]
+    assert found.boxes_xyxy.tolist() == [[20, 50, 370, 53]]
+    assert found.phrase_scores.tolist() == [[pytest.approx(0.9)]]
+
+
+def test_two_things_side_by_side_stay_two() -> None:
+    boxes = [(10, 10, 40, 20), (150, 10, 175, 20)]
+    found = detect_in_views(BrightThings(), [picture(260, 90, *boxes)], ["a"], 0.1, ON)[0]
+    assert sorted(found.boxes_xyxy.tolist()) == [[float(v) for v in box] for box in boxes]
+
+
+def test_a_border_of_the_image_cuts_nothing() -> None:
+    box = np.array([[0, 0, 100, 10]], np.float32)
+    assert cut_sides(box, (0, 0, 100, 100), (300, 100)).tolist() == [[False, False, True, False]]
+
+
+def test_pieces_of_other_phrases_are_not_joined() -> None:
+    windows: list[Window] = [(0, 0, 100, 100), (80, 0, 180, 100)]
+    pieces = [
+        Detections(np.array([[50, 40, 100, 50]], np.float32), np.array([[0.8, 0.1]], np.float32)),
+        Detections(np.array([[0, 40, 60, 50]], np.float32), np.array([[0.1, 0.8]], np.float32)),
+    ]
+    merged = merge(Detections.empty(2), windows, pieces, (180, 100))
+    assert len(merged.boxes_xyxy) == 2
+
+
+def test_a_piece_inside_a_whole_box_says_nothing_new() -> None:
+    whole = Detections(np.array([[10, 10, 170, 90]], np.float32), np.array([[0.5]], np.float32))
+    piece = Detections(np.array([[40, 20, 100, 80]], np.float32), np.array([[0.9]], np.float32))
+    merged = merge(whole, [(0, 0, 100, 100)], [piece], (180, 100))
+    assert merged.boxes_xyxy.tolist() == whole.boxes_xyxy.tolist()
+
+
+def test_nothing_found_anywhere() -> None:
+    merged = merge(Detections.empty(3), [(0, 0, 10, 10)], [Detections.empty(3)], (20, 10))
+    assert merged.boxes_xyxy.shape == (0, 4)
+    assert merged.phrase_scores.shape == (0, 3)
+
+
+def test_a_call_shows_the_model_a_bounded_number_of_tiles() -> None:
+    model = BrightThings()
+    detect_in_views(model, [picture(2000, 500)], ["a"], 0.1, ON)
+    assert max(model.calls) == VIEWS_AT_ONCE
+    assert model.sizes == {(500, 2000), (100, 100)}
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 400)] * 4), max_size=8))
+def test_every_box_gets_a_window_that_holds_it(corners: list[tuple[int, int, int, int]]) -> None:
+    boxes = np.array([[min(a, c), min(b, d), max(a, c) + 1, max(b, d) + 1] for a, b, c, d in corners], np.float32)
+    windows, owners = share_windows(boxes.reshape(-1, 4), (401, 401), 64)
+    assert len(owners) == len(boxes)
+    for box, owner in zip(boxes, owners, strict=True):
+        left, top, right, bottom = windows[owner]
+        assert left <= box[0]
+        assert top <= box[1]
+        assert box[2] <= right
+        assert box[3] <= bottom
+        assert left >= 0
+        assert top >= 0
+        assert right <= 401
+        assert bottom <= 401
+    assert sorted(set(owners.tolist())) == list(range(len(windows)))
+
+
+def test_masks_from_windows_lie_where_the_thing_is() -> None:
+    image = picture(600, 400, (500, 300, 520, 303), (30, 30, 40, 40))
+    boxes = np.array([[498, 298, 522, 305], [28, 28, 42, 42]], np.float32)
+    segments = segment_in_views(BrightThings(), [image], [boxes], ON)[0]
+    assert segments.masks[0].decode().sum() == 60
+    assert segments.masks[0].decode()[301, 510]
+    assert segments.masks[1].decode().sum() == 100
+    assert segments.masks[1].decode()[35, 35]
+
+
+def test_an_image_without_boxes_costs_the_segmenter_nothing() -> None:
+    model = BrightThings()
+    segments = segment_in_views(model, [picture(600, 400)], [np.zeros((0, 4), np.float32)], ON)
+    assert [len(s.masks) for s in segments] == [0]
+    assert model.calls == []
+
+
+def test_tile_settings_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), picture(390, 260, (20, 50, 370, 53)))
+    call = {"prompt": "thing.", "detector": BrightThings(), "segmenter": "none", "classifier": "none"}
+    run = autolabel.run(tmp_path / "a.png", path=tmp_path / "run", tiles={"mode": "off"}, **call)
+    assert run.manifest.counts["annotations"] == 0
+    keys = run.manifest.keys
+    run = autolabel.run(tmp_path / "a.png", path=tmp_path / "run", tiles={"mode": "on", "size": 100}, **call)
+    assert run.manifest.keys.detect != keys.detect
+    (item,) = run
+    assert [a.box.xyxy for a in item.annotations] == [(20, 50, 370, 53)]
+    run = autolabel.run(tmp_path / "a.png", path=tmp_path / "run", tiles={"mode": "off"}, **call)
+    assert run.manifest.keys == keys
+
+
+def test_a_recipe_with_a_wrong_tile_setting_says_so() -> None:
+    from autolabel.config import parse_recipe
+    from autolabel.errors import ConfigError
+
+    assert Recipe().tiles.size is None
+    with pytest.raises(ConfigError, match=r"tiles\.overlap"):
+        parse_recipe({"tiles": {"overlap": 0.9}}, "test")
+    with pytest.raises(ConfigError, match="known keys are mode, size, overlap"):
+        parse_recipe({"tiles": {"side": 3}}, "test")
