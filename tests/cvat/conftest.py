@@ -12,6 +12,8 @@ from tests.cvat.stand_in import StandIn
 if TYPE_CHECKING:
     from cvat_sdk import Client
 
+    from tests.cvat.sync import Bench
+
 
 @pytest.fixture
 def cvat() -> Iterator[StandIn]:
@@ -30,3 +32,12 @@ def cvat_client(cvat: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iter
         client.api_client.rest_client.pool_manager.connection_pool_kw["retries"].backoff_factor = 0
         client.config.cache_dir = tmp_path_factory.mktemp("cvat-cache")
         yield client
+
+
+@pytest.fixture
+def bench(cvat: StandIn) -> Bench:
+    """Pushes and pulls of a run, and what the stand-in holds afterwards."""
+    pytest.importorskip("cvat_sdk")
+    from tests.cvat.sync import Bench
+
+    return Bench(cvat)

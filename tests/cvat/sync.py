@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 import autolabel
 from autolabel.connect import PullReport, PushOptions, PushReport, Target
 from autolabel.types import AnnotatedImage, Correction, Image
@@ -125,8 +123,3 @@ class Bench:
 
 def expected_ids(items: list[AnnotatedImage]) -> list[str]:
     return sorted(annotation.id for item in items for annotation in item.annotations)
-
-
-@pytest.fixture
-def bench(cvat: StandIn) -> Bench:
-    return Bench(cvat)

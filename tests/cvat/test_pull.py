@@ -9,7 +9,7 @@ import pytest
 
 import autolabel
 from autolabel.errors import UsageError
-from tests.cvat.sync import Bench, bench, expected_ids  # noqa: F401
+from tests.cvat.sync import Bench, expected_ids
 
 
 def of(run: autolabel.Run, path: str) -> tuple[autolabel.types.Annotation, ...]:

@@ -9,7 +9,7 @@ from autolabel.errors import AutolabelError, UsageError
 from autolabel.issues import write_issues
 from autolabel.types import LabelIssue
 from autolabel_connectors.receipts import open_receipts
-from tests.cvat.sync import Bench, bench, expected_ids  # noqa: F401
+from tests.cvat.sync import Bench, expected_ids
 
 
 @pytest.mark.parametrize("shape", ["auto", "box", "mask", "polygon"])
@@ -83,9 +83,7 @@ def test_what_a_person_did_stays(bench: Bench, make_run):
     assert human.shape(first["id"])["points"] == [value + (3, 1)[i % 2] for i, value in enumerate(first["points"])]
 
 
-@pytest.mark.parametrize(
-    "change", [{"state": "completed"}, {"stage": "acceptance"}, {"stage": "validation"}], ids=lambda c: "-".join(c)
-)
+@pytest.mark.parametrize("change", [{"state": "completed"}, {"stage": "acceptance"}, {"stage": "validation"}], ids=str)
 def test_jobs_at_review_or_done_are_left_alone(bench: Bench, make_run, change):
     run = make_run(4)
     bench.push(run)
@@ -206,7 +204,7 @@ def test_lost_receipts_are_found_again_and_what_people_did_is_known(bench: Bench
 
     run = make_run(8)
     bench.push(run)
-    first, second = bench.shapes("001.png")
+    first, _ = bench.shapes("001.png")
     bench.server.human.move(first["id"], 2, 0)
     shutil.rmtree(run.path / "sync")
     assert bench.writes(lambda: bench.push(run)) == 0

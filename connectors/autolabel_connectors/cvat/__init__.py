@@ -15,8 +15,8 @@ class CvatConnector:
     ``patience_s``: how long the waits for one request may add up to; ``pace`` scales the waits between tries.
     """
 
-    env_url = ("CVAT_URL", "CVAT_HOST", "FIFTYONE_CVAT_URL")
-    env_token = ("CVAT_ACCESS_TOKEN", "CVAT_TOKEN")
+    env_url = ("CVAT_URL", "FIFTYONE_CVAT_URL")
+    env_token = ("CVAT_ACCESS_TOKEN",)
     default_url: str | None = "http://localhost:8080"
 
     def __init__(self, patience_s: float | None = None, pace: float = 1.0) -> None:

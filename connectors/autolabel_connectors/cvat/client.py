@@ -29,10 +29,11 @@ _USER_VARIABLES = (("CVAT_USERNAME", "CVAT_PASSWORD"), ("FIFTYONE_CVAT_USERNAME"
 
 
 class Cvat:
-    """A server, logged in; ``writable=False`` promises that nothing on it is changed."""
+    """A server, logged in; ``writable=False`` promises that nothing on it is changed. ``pace`` scales all waits."""
 
-    def __init__(self, client: Client, *, writable: bool = True) -> None:
+    def __init__(self, client: Client, *, writable: bool = True, pace: float = 1.0) -> None:
         self._client = client
+        self.pace = pace
         self._writable = writable
         self.user: Row = {}
 
@@ -150,7 +151,7 @@ def open_server(
         raise UsageError(f"{target.url!r} is no address of a CVAT server: {error}") from None
     rest = client.api_client.rest_client
     rest.pool_manager = Wire(rest.pool_manager, patience=patience, pace=pace)
-    server = Cvat(client, writable=writable)
+    server = Cvat(client, writable=writable, pace=pace)
     secret = target.token or _secret_from_elsewhere(server.url)
     if not secret:
         raise UsageError(
@@ -171,13 +172,13 @@ def open_server(
 
 def wait_for(server: Cvat, rq_id: str, *, first_pause: float = 0.1) -> Row | None:
     """Wait until a background request has ended; returns its last status, None when the server lost it."""
-    pause = first_pause
+    pause = first_pause * server.pace
     while True:
         status = server.request_status(rq_id)
         if status is None or status["status"] in {"finished", "failed"}:
             return status
         time.sleep(pause)
-        pause = min(2.0, pause * 1.5)
+        pause = min(2.0 * server.pace, pause * 1.5)
 
 
 def _secret_from_elsewhere(url: str) -> str:

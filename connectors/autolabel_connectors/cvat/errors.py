@@ -25,14 +25,14 @@ class DeniedError(ServerError):
     """The server knows who asks, or does not, and refuses (401, 403)."""
 
 
-def refuse(method: str, path: str, status: int, data: bytes) -> ServerError:
+def refuse(method: str, path: str, status: int, data: bytes) -> ServerError:  # noqa: PLR0911
     """Make the error for an answer ``status`` to ``method path``."""
     said = detail(data)
     asked = f"{method} {path}"
     if status == 401:
         return DeniedError(
-            "the server does not accept the access token (401): it is wrong, expired or revoked. Make a new one in CVAT "
-            "(user menu, Profile, Security, Access tokens) and set CVAT_ACCESS_TOKEN"
+            "the server does not accept the access token (401): it is wrong, expired or revoked. Make a new one in "
+            "CVAT (user menu, Profile, Security, Access tokens) and set CVAT_ACCESS_TOKEN"
         )
     if status == 403:
         return DeniedError(_forbidden(method, path, said))
@@ -40,7 +40,7 @@ def refuse(method: str, path: str, status: int, data: bytes) -> ServerError:
         return GoneError(f"the server has no {path} (404{said}): it was deleted meanwhile, or this user may not see it")
     if status == 413:
         return TooLargeError(
-            f"{asked}: the server takes no request of this size (413); raise client_max_body_size of the proxy before it"
+            f"{asked}: the server takes no request of this size (413); raise the proxy's client_max_body_size"
         )
     if status == 429:
         return ServerError(f"{asked}: the server still asks to slow down (429) after several tries; try again later")

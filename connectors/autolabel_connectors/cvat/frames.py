@@ -83,7 +83,7 @@ def file_name(image: Image) -> str:
 
 
 def file_type(image: Image) -> str:
-    """Ending of an uploaded image's file: its own, or .png for kinds that CVAT may not open."""
+    """Return the ending of an uploaded image's file: its own, or .png for kinds that CVAT may not open."""
     suffix = PurePosixPath(image.path).suffix
     return suffix if suffix.lower() in _OPENED_BY_CVAT else ".png"
 
@@ -162,7 +162,8 @@ def find_places(
 
 
 def _lost(server: Cvat, receipts: Receipts, present: set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    gone, moved = [], []
+    gone: list[int] = []
+    moved: list[int] = []
     for task in known_tasks(receipts):
         if task not in present:
             (gone if server.find(f"/api/tasks/{task}") is None else moved).append(task)

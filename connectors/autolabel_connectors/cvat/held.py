@@ -26,7 +26,7 @@ class HeldTask:
     jobs: tuple[Row, ...]
 
     def job_of(self, frame: int) -> Row | None:
-        """The job that shows a frame."""
+        """Return the job that shows a frame."""
         return next((job for job in self.jobs if job["start_frame"] <= frame <= job["stop_frame"]), None)
 
     def closed(self, frame: int) -> bool:
@@ -76,6 +76,7 @@ def look_at(
     image: Image,
     shapes: Sequence[Row],
     receipts: Sequence[Receipt],
+    *,
     ledger: Ledger,
     done_batches: set[int],
     composer: Composer,
@@ -97,14 +98,14 @@ def look_at(
     held = HeldImage(Comparison(), by_id, twins=twins)
     known = {receipt.annotation_id: receipt for receipt in receipts}
     for uid, intent in intents.items():
-        _settle(held, known, intent, found.get(uid), by_id, done_batches)
+        _settle(held, known, intent, found.get(uid), shapes=by_id, done_batches=done_batches)
     ours: list[Region] = []
     for region in regions:
         owner = region.annotation_id
         if owner is None or owner in known:
             ours.append(region)
             continue
-        made = _rebuilt(region, image, composer, wanted, task, by_id)
+        made = _rebuilt(region, image, composer, wanted, task=task, shapes=by_id)
         if made is not None:
             known[owner] = made
             held.put.append(made)
@@ -128,11 +129,12 @@ def batches_done(ledger: Ledger, held: HeldTask, labels: Labels) -> set[int]:
     }
 
 
-def _settle(
+def _settle(  # noqa: PLR0912, one branch for each thing that may have become of a request
     held: HeldImage,
     known: dict[str, Receipt],
     intent: Intent,
     region: Region | None,
+    *,
     shapes: Mapping[str, Row],
     done_batches: set[int],
 ) -> None:
@@ -188,7 +190,7 @@ def _without_twins(shapes: Sequence[Row], ids: Mapping[str, str], labels: Labels
 
 
 def _owner(shape: Row, labels: Labels) -> str:
-    """The annotation id that a shape carries, empty where it carries none."""
+    """Return the annotation id that a shape carries, empty where it carries none."""
     label = labels.by_id.get(shape.get("label_id", -1))
     spec = label.attributes.get(ANNOTATION_ID) if label else None
     if spec is None:
@@ -212,7 +214,7 @@ def _created(
 
 
 def _rebuilt(
-    region: Region, image: Image, composer: Composer, wanted: Wanted | None, task: int, shapes: Mapping[str, Row]
+    region: Region, image: Image, composer: Composer, wanted: Wanted | None, *, task: int, shapes: Mapping[str, Row]
 ) -> Receipt | None:
     """Make the receipt of a region that carries our id and has none; None where it is not of this run.
 

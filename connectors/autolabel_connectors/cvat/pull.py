@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 _MOST_WARNINGS = 50
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A task as it was read, and what is known of our own last requests to it."""
+
+    held: HeldTask
+    ledger: Ledger
+    done: set[int]
+
+
 @dataclass(slots=True)
 class Pull:
     """One pull; `run_all` does it."""
@@ -102,17 +111,17 @@ class Pull:
         held = read_task(self.server, task.id)
         ledger = read_ledger(self.receipts, task.id)
         done = batches_done(ledger, held, self._composer.labels)
+        look = _Look(held, ledger, done)
         decisions: list[Decision] = []
         for frame in frames:
             image = images.get(frame.path)
             if image is None or image.id != frame.image_id:
                 image = frame.image
-            decisions += self._frame(task, frame, image, held, ledger, done)
+            found = self._look(task, frame, image, look)
+            decisions += self._frame(task, frame, image, held, found)
         return decisions
 
-    def _frame(
-        self, task: OurTask, frame: Frame, image: Image, held: HeldTask, ledger: Ledger, done: set[int]
-    ) -> list[Decision]:
+    def _frame(self, task: OurTask, frame: Frame, image: Image, held: HeldTask, found: HeldImage) -> list[Decision]:
         job = held.job_of(frame.number) or {}
         by, at = _person(job, task.row), _at(str(job.get("updated_date") or task.row.get("updated_date") or ""))
         source = self.target.source
@@ -124,7 +133,6 @@ class Pull:
                 f"{image.path}, task {task.id}: {count} tags or tracks are not taken over; draw shapes instead"
             )
         complete = held.complete(frame.number)
-        found = self._look(task, frame, image, held, ledger, done)
         self.counts["regions of other runs"] += found.foreign
         comparison = found.comparison
         if not complete:
@@ -143,13 +151,20 @@ class Pull:
         )
         return decisions
 
-    def _look(
-        self, task: OurTask, frame: Frame, image: Image, held: HeldTask, ledger: Ledger, done: set[int]
-    ) -> HeldImage:
+    def _look(self, task: OurTask, frame: Frame, image: Image, look: _Look) -> HeldImage:
         assert self._composer is not None
         receipts = self.receipts.of(frame.path)
-        shapes = held.shapes.get(frame.number, [])
-        found = look_at(image, shapes, receipts, ledger, done, self._composer, self._wanted(frame, receipts), task.id)
+        shapes = look.held.shapes.get(frame.number, [])
+        found = look_at(
+            image,
+            shapes,
+            receipts,
+            ledger=look.ledger,
+            done_batches=look.done,
+            composer=self._composer,
+            wanted=self._wanted(frame, receipts),
+            task=task.id,
+        )
         if not self.dry_run:
             known = {receipt.annotation_id: receipt for receipt in receipts}
             self.receipts.put([receipt for receipt in found.put if known.get(receipt.annotation_id) != receipt])
@@ -157,7 +172,7 @@ class Pull:
         return found
 
     def _wanted(self, frame: Frame, receipts: Sequence[object]) -> Wanted | None:
-        """What a push would send, needed only where the receipts are lost."""
+        """Compose what a push would send, needed only where the receipts are lost."""
         assert self._composer is not None
         if receipts:
             return None

@@ -20,7 +20,7 @@ from autolabel.connect import Change, PushReport
 from autolabel.errors import ServerError
 from autolabel.types import Correction, Image, LabelIssue
 from autolabel_connectors.cvat.client import Cvat, Row
-from autolabel_connectors.cvat.compose import Composer, Wanted, part_digest, payload_of
+from autolabel_connectors.cvat.compose import Composer, Wanted, message_of, part_digest, payload_of
 from autolabel_connectors.cvat.errors import GoneError, TooLargeError, UncertainError
 from autolabel_connectors.cvat.frames import (
     Frame,
@@ -36,7 +36,7 @@ from autolabel_connectors.cvat.frames import (
 from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, look_at, read_task
 from autolabel_connectors.cvat.ledger import Deed, Intent, read_ledger, write_ledger
 from autolabel_connectors.cvat.project import Project, gone, open_project
-from autolabel_connectors.cvat.review import raise_issues
+from autolabel_connectors.cvat.review import by_region, raise_issues
 from autolabel_connectors.cvat.upload import Uploads
 from autolabel_connectors.merge import Plan, added_id, plan
 from autolabel_connectors.ranking import model_version, priority
@@ -121,9 +121,9 @@ class Push:
         for done, task in enumerate(placement.tasks):
             self.on_step("tasks", done, len(placement.tasks))
             frames = [f for f in task.frames if placement.places[f.path, f.image_id] == (task.id, f)]
-            frames = [f for f in frames if f.path in images and images[f.path].id == f.image_id]
-            if len(frames) < len(task.frames) - strangers:
+            if len(frames) < len(task.frames):
                 self.warnings[f"task {task.id} shows images that another task shows too; delete one of them"] = None
+            frames = [f for f in frames if f.path in images and images[f.path].id == f.image_id]
             if not self.options.dry_run and task.id not in known_tasks(self.receipts):
                 self._remember_task(task)
             TaskSync(self, project, task, self._fitting(frames, images)).run_all()
@@ -167,8 +167,8 @@ class Push:
         if left["deleted"]:
             self.counts["images left out whose tasks were deleted there"] = left["deleted"]
             self.warnings[
-                f"{left['deleted']} images were in tasks that somebody deleted in CVAT; they stay deleted. To push them "
-                f"again, remove the folder of this project in {folder}"
+                f"{left['deleted']} images were in tasks that somebody deleted in CVAT; they stay deleted. To push "
+                f"them again, remove the folder of this project in {folder}"
             ] = None
         if left["moved"]:
             self.counts["images left out whose tasks are elsewhere"] = left["moved"]
@@ -205,6 +205,8 @@ class Push:
                 wanted = self._composer.compose(self.run[image.path], frame, len(chunk))
                 for annotation in wanted.annotations.values():
                     self._tell("create region", image.path, _named(annotation.label, annotation.score))
+                for _, _, doubts in by_region(self._composer.doubts(image), wanted):
+                    self._tell("raise issue", image.path, message_of(doubts))
 
     @staticmethod
     def _chunks(images: Sequence[Image], first: int) -> Iterator[tuple[int, list[Image]]]:
@@ -292,7 +294,7 @@ class TaskSync:
                 push.limit_bytes //= 4
             except UncertainError as error:
                 last = error
-                time.sleep(min(2.0, 0.02 * 2**number))
+                time.sleep(push.server.pace * min(5.0, 0.1 * 2**number))
         raise ServerError(
             f"{push.server.url} does not keep the regions of task {self.task.id} ({last or 'they differ each time'}); "
             "see its log, then run the same command again"
@@ -314,21 +316,19 @@ class TaskSync:
                 wanted.image,
                 held.shapes.get(frame.number, []),
                 push.receipts.of(frame.path),
-                ledger,
-                done,
-                push._composer,
-                wanted,
-                self.task.id,
+                ledger=ledger,
+                done_batches=done,
+                composer=push._composer,
+                wanted=wanted,
+                task=self.task.id,
             )
             put += image.put
             drop += image.drop
             found = self._plan(frame, held, image, wanted)
             kept += found.kept
             sends += self._sends(frame, image, wanted, found)
-            if not (closed := frame.deleted or held.closed(frame.number)):
+            if not frame.deleted and not held.closed(frame.number):
                 sends += [Send("delete", [twin], None) for twin in image.twins]
-            elif closed and not found.empty:
-                raise AssertionError("a closed frame has nothing to be changed")
         if not push.options.dry_run:
             known = {(r.path, r.annotation_id): r for f in self.frames for r in push.receipts.of(f.path)}
             push.receipts.put([r for r in put if known.get((r.path, r.annotation_id)) != r])
@@ -437,7 +437,7 @@ def _over(old: Row, new: Row) -> Row:
     ours = {item["spec_id"] for item in new["attributes"]}
     others = [item for item in old.get("attributes") or () if item["spec_id"] not in ours]
     kept = others if old["label_id"] == new["label_id"] else []
-    flags = {key: old[key] for key in ("occluded", "outside", "z_order") if key in old}
+    flags: Row = {key: old[key] for key in ("occluded", "outside", "z_order") if key in old}
     return {**new, **flags, "id": old["id"], "attributes": [*new["attributes"], *kept]}
 
 

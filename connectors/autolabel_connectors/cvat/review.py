@@ -20,7 +20,9 @@ Position = tuple[float, float, float, float]
 _TRIES = 5
 
 
-def raise_issues(push: Push, task: OurTask, frames: Sequence[Frame], held: HeldTask, wanted: dict[int, Wanted]) -> None:
+def raise_issues(  # noqa: PLR0912
+    push: Push, task: OurTask, frames: Sequence[Frame], held: HeldTask, wanted: dict[int, Wanted]
+) -> None:
     """Raise an issue for each flagged doubt of a task's images that has none yet; jobs that are closed are left."""
     assert push._composer is not None
     noted = set(push.receipts.noted(f"issues:{task.id}") or ())
@@ -30,7 +32,7 @@ def raise_issues(push: Push, task: OurTask, frames: Sequence[Frame], held: HeldT
         if job is None or frame.deleted or held.closed(frame.number):
             continue
         on_server = {r.annotation_id for r in push.receipts.of(frame.path)} if not push.options.dry_run else None
-        for key, box, doubts in _by_region(push._composer.doubts(wanted[frame.number].image), wanted[frame.number]):
+        for key, box, doubts in by_region(push._composer.doubts(wanted[frame.number].image), wanted[frame.number]):
             if key in noted or (on_server is not None and box is None and key not in on_server):
                 continue
             place = _position(box or wanted[frame.number].annotations[key].box)
@@ -59,12 +61,11 @@ def raise_issues(push: Push, task: OurTask, frames: Sequence[Frame], held: HeldT
             push.receipts.note(f"issues:{task.id}", sorted(noted))
 
 
-def _by_region(doubts: Sequence[LabelIssue], wanted: Wanted) -> list[tuple[str, Box | None, list[LabelIssue]]]:
+def by_region(doubts: Sequence[LabelIssue], wanted: Wanted) -> list[tuple[str, Box | None, list[LabelIssue]]]:
     """Gather flagged doubts: one entry for a region of ours, one for each place, one for the whole image."""
     found: list[tuple[str, Box | None, list[LabelIssue]]] = []
-    for annotation_id in dict.fromkeys(d.annotation_id for d in doubts if d.flagged and d.annotation_id):
-        if annotation_id in wanted.annotations:
-            found.append((annotation_id, None, flagged(doubts, annotation_id)))
+    ids = dict.fromkeys(d.annotation_id for d in doubts if d.flagged and d.annotation_id)
+    found += [(uid, None, flagged(doubts, uid)) for uid in ids if uid in wanted.annotations]
     whole: list[LabelIssue] = []
     for doubt in flagged(doubts, None):
         if doubt.box is None:

@@ -188,7 +188,7 @@ def _progress(report: Callable[[int, int], None]) -> Any:
     """Make an SDK progress reporter of a function of bytes done and bytes in all."""
     from cvat_sdk.core.progress import BaseProgressReporter
 
-    class Reporter(BaseProgressReporter):
+    class Reporter(BaseProgressReporter):  # type: ignore[misc]  # without cvat-sdk it is Any
         done = 0
         total = 0
 
