@@ -84,6 +84,11 @@ def remember(run: Path, target: Target, options: PushOptions) -> None:
     write_atomically(folder / _FILE, (json.dumps({**values, "options": shown}, indent=2) + "\n").encode())
 
 
+def forget(run: Path, target: Target) -> None:
+    """Take back `remember`: the project turned out to be none."""
+    (run / FOLDER / source_slug(target.source) / _FILE).unlink(missing_ok=True)
+
+
 def remembered(run: Path, tool: str | None = None, project: str | None = None) -> list[Remembered]:
     """Projects that a run was pushed to, those of one tool or project alone if asked."""
     found = []

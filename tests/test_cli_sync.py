@@ -117,6 +117,25 @@ def test_sync_pulls_first_and_pushes_what_it_brought(make_run, tool):
     assert result["push"]["counts"] == {"regions created": count - 1}
 
 
+def test_a_push_that_was_refused_is_not_remembered(make_run, tool, monkeypatch):
+    run = make_run(2)
+
+    def refuse(*_):
+        raise UsageError("there are two projects of this name")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tool, "push", refuse)
+        with pytest.raises(UsageError, match="two projects"):
+            call("push", "--to", "memory", "--project", "twins")
+    assert not list(run.path.glob("sync/*/target.json"))
+    call("push", "--to", "memory", "--project", "p")
+    with monkeypatch.context() as broken:
+        broken.setattr(tool, "push", refuse)
+        with pytest.raises(UsageError, match="two projects"):
+            call("push")
+    assert len(list(run.path.glob("sync/*/target.json"))) == 1
+
+
 def test_nothing_pulled_yet(make_run, tool):
     make_run(1)
     assert "nobody has corrected this run yet" in call("corrections")

@@ -175,13 +175,19 @@ def _targets(run: Run, settings: Mapping[str, Any], option: str) -> Iterator[tup
 
 
 def _push(screen: Screen, run: Run, connector: Connector, target: Target, shown: PushOptions) -> dict[str, Any]:
-    from autolabel.targets import remember
+    from autolabel.targets import forget, remember, remembered
 
+    known = any(one.target.source == target.source for one in remembered(run.path))
     with screen.steps() as on_step:
         # Remembered first: a push that is cut off is found again by a plain `autolabel push`.
         if not shown.dry_run:
             remember(run.path, target, shown)
-        report = connector.push(run, target, shown, on_step)
+        try:
+            report = connector.push(run, target, shown, on_step)
+        except UsageError:
+            if not known:
+                forget(run.path, target)
+            raise
     _say_push(screen, report, dry_run=shown.dry_run)
     return asdict(report)
 
