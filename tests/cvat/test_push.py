@@ -253,3 +253,13 @@ def _models():
     from tests.conftest import Models
 
     return Models()
+
+
+def test_a_user_and_password_stand_in_for_a_token(bench: Bench, make_run):
+    bench.token = ":".join(bench.server.credentials)
+    run = make_run(2)
+    bench.push(run)
+    assert bench.writes(lambda: bench.push(run)) == 0
+    bench.token = "admin:wrong"
+    with pytest.raises(UsageError, match="does not accept user 'admin'"):
+        bench.push(run)

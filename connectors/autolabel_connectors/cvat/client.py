@@ -112,8 +112,11 @@ class Cvat:
 
     def upload(
         self, task: int, files: Sequence[Path], request_bytes: int, pbar: ProgressReporter, data: Mapping[str, Any]
-    ) -> None:
-        """Send image files to a task with the SDK's uploader: several in a request, larger ones by TUS."""
+    ) -> str | None:
+        """Send image files to a task with the SDK's uploader: several in a request, larger ones by TUS.
+
+        Returns the id of the background request that makes frames of them, where the server names it.
+        """
         from cvat_sdk.api_client.exceptions import ApiException
         from cvat_sdk.core.exceptions import CvatSdkException
         from cvat_sdk.core.uploading import DataUploader
@@ -123,11 +126,15 @@ class Cvat:
         path = f"/api/tasks/{task}/data/"
         try:
             uploader = DataUploader(self._client, max_request_size=request_bytes)
-            uploader.upload_files(self.url + path, list(files), pbar=pbar, **data)
+            answer = uploader.upload_files(self.url + path, list(files), pbar=pbar, **data)
+            said = json.loads(answer.data) if answer.data else None
         except ApiException as error:
             raise refuse("POST", path, error.status or 500, error.body or b"") from None
         except CvatSdkException as error:
             raise ServerError(f"POST {path}: the upload failed ({error}); run the same command again") from None
+        except ValueError:
+            return None
+        return str(said["rq_id"]) if isinstance(said, dict) and said.get("rq_id") else None
 
     def request_status(self, rq_id: str) -> Row | None:
         """Read how a background request is doing; None when the server does not know it (any more)."""

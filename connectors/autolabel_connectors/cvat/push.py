@@ -416,7 +416,7 @@ class TaskSync:
         """Shapes that are on the server now just as they were when the changes were planned."""
         before = {shape["id"]: shape for rows in held.shapes.values() for shape in rows}
         now = {shape["id"]: shape for shape in self.push.server.annotations(self.task.id).get("shapes") or ()}
-        return [shape for shape in shapes if now.get(shape["id"]) == before.get(shape["id"])]
+        return [shape for shape in shapes if _essence(now.get(shape["id"])) == _essence(before.get(shape["id"]))]
 
     def _batched(self, sends: Sequence[Send]) -> Iterator[list[Send]]:
         batch: list[Send] = []
@@ -430,6 +430,14 @@ class TaskSync:
             size, count = size + weight, count + len(send.shapes)
         if batch:
             yield batch
+
+
+def _essence(shape: Row | None) -> object:
+    """Return what a person can change about a shape, whatever order the server lists attributes in."""
+    if shape is None:
+        return None
+    notes = sorted((int(item["spec_id"]), str(item["value"])) for item in shape.get("attributes") or ())
+    return part_digest(shape), shape.get("source"), shape.get("occluded"), shape.get("z_order"), notes
 
 
 def _over(old: Row, new: Row) -> Row:

@@ -115,11 +115,12 @@ class Uploads:
             data |= {"use_cache": True, "copy_data": False}
             if self.options.media == "cloud":
                 data |= {"cloud_storage_id": self.options.storage_id}
-            self.server.call("POST", f"/api/tasks/{task}/data/", body=data)
+            said = self.server.call("POST", f"/api/tasks/{task}/data/", body=data) or {}
+            rq_id = said.get("rq_id") if isinstance(said, dict) else None
         else:
             progress = _progress(lambda done, total: on_step("upload", done, total))
-            self.server.upload(task, files, size, progress, data)
-        status = wait_for(self.server, creation_of(task))
+            rq_id = self.server.upload(task, files, size, progress, data)
+        status = wait_for(self.server, rq_id or creation_of(task))
         if status is not None and status["status"] == "failed":
             raise ServerError(self._why(status))
         row = self.server.get(f"/api/tasks/{task}")
