@@ -7,9 +7,11 @@ import pytest
 import autolabel
 from autolabel.errors import AutolabelError, UsageError
 from autolabel.issues import write_issues
-from autolabel.types import LabelIssue
+from autolabel.types import LabelIssue, Mask, Segments
 from autolabel_connectors.receipts import open_receipts
+from tests.cvat.stand_in import Fault
 from tests.cvat.sync import Bench, expected_ids
+from tests.fakes import BoxSegmenter
 
 
 @pytest.mark.parametrize("shape", ["auto", "box", "mask", "polygon"])
@@ -263,3 +265,55 @@ def test_a_user_and_password_stand_in_for_a_token(bench: Bench, make_run):
     bench.token = "admin:wrong"
     with pytest.raises(UsageError, match="does not accept user 'admin'"):
         bench.push(run)
+
+
+class SplitSegmenter(BoxSegmenter):
+    """Leaves out the middle columns of a box, so that a mask has two parts."""
+
+    def predict_batch(self, images, boxes_xyxy):
+        found = super().predict_batch(images, boxes_xyxy)
+        return [Segments(tuple(map(self._split, segments.masks)), segments.scores) for segments in found]
+
+    @staticmethod
+    def _split(mask: Mask) -> Mask:
+        pixels = mask.decode()
+        columns = pixels.any(axis=0).nonzero()[0]
+        pixels[:, columns[len(columns) // 2 - 1] : columns[len(columns) // 2] + 1] = False
+        return Mask.encode(pixels)
+
+
+def test_masks_in_several_parts_are_one_region_however_they_are_drawn(bench: Bench, make_run):
+    run = make_run(4, segmenter=SplitSegmenter())
+    bench.push(run, shape="polygon")
+    regions = len(expected_ids(list(run)))
+    parts = bench.server.human.shapes(bench.tasks[0])
+    assert len(parts) == 2 * regions
+    assert len({shape["group"] for shape in parts}) == regions
+    assert bench.writes(lambda: bench.push(run, shape="polygon")) == 0
+    assert bench.push(run, shape="mask").counts == {"update region": regions}
+    assert [s["type"] for s in bench.server.human.shapes(bench.tasks[0])] == ["mask"] * regions
+    assert bench.push(run, shape="polygon").counts == {"update region": regions}
+    assert len(bench.server.human.shapes(bench.tasks[0])) == 2 * regions
+    first, second = bench.shapes("000.png")
+    bench.server.human.delete(first["id"])
+    assert bench.writes(lambda: bench.push(run, shape="polygon")) == 0
+    (edited,) = (c for c in bench.pulled(run)["000.png"])
+    assert (edited.action, edited.iou) == ("edited", pytest.approx(0.5, abs=0.01))
+    bench.push(run, shape="mask")
+    assert [s["id"] for s in bench.shapes("000.png")] == [second["id"]]
+
+
+@pytest.mark.parametrize("fault", [Fault.drop, Fault.drop_after, Fault.twice, lambda: Fault.error(500)])
+def test_a_fault_halfway_through_a_change_of_parts_heals(bench: Bench, make_run, fault):
+    run = make_run(4, segmenter=SplitSegmenter())
+    bench.push(run, shape="polygon")
+    start, parts = bench.server.snapshot(), bench.server.human.shapes(bench.tasks[0])
+    for nth in (1, 2, 3):
+        for shape in ("mask", "polygon"):
+            bench.server.faults.add(fault(), method="PATCH", path="/api/tasks/*/annotations/", nth=nth)
+            bench.push(run, shape=shape)
+            bench.server.faults.clear()
+            assert bench.writes(lambda shape=shape: bench.push(run, shape=shape)) == 0
+        assert len(bench.server.human.shapes(bench.tasks[0])) == len(parts)
+    assert bench.pull(run).counts == {}
+    assert start.tasks.keys() == bench.server.state.tasks.keys()
