@@ -66,7 +66,11 @@ def sample_fields(subject: Subject, ontology: Ontology) -> Document:
     for issue in subject.issues:
         if issue.annotation_id in known:
             by_annotation.setdefault(str(issue.annotation_id), []).append(issue)
-    regions = [_annotation(a, subject, by_annotation.get(a.id, ()), ontology) for a in annotations]
+    crops = [None if a.mask is None else to_crop(a.mask, a.box) for a in annotations]
+    regions = [
+        _annotation(annotation, crop, subject, by_annotation.get(annotation.id, ()), ontology)
+        for annotation, crop in zip(annotations, crops, strict=True)
+    ]
     # Doubts that are not flagged are many, and a box for each would hide what is flagged.
     placed = [issue for issue in subject.issues if issue.box is not None and issue.flagged]
     doubts = [_doubt(issue, subject) for issue in placed]
@@ -95,16 +99,17 @@ def sample_fields(subject: Subject, ontology: Ontology) -> Document:
         "duplicate_group": subject.duplicate_group,
         fields.SHOWN: {
             "digest": subject.digest(ontology),
-            fields.ANNOTATIONS: [shown_entry(region) for region in regions],
+            fields.ANNOTATIONS: [_shown(region, crop) for region, crop in zip(regions, crops, strict=True)],
             fields.DOUBTS: [
-                {**shown_entry(doubt), "doubt_id": doubt_id(issue)} for doubt, issue in zip(doubts, placed, strict=True)
+                {**_shown(doubt, None), "doubt_id": doubt_id(issue)}
+                for doubt, issue in zip(doubts, placed, strict=True)
             ],
         },
     }
     return document
 
 
-def shown_entry(region: Mapping[str, Any]) -> Document:
+def _shown(region: Mapping[str, Any], crop: Bools | None) -> Document:
     """Note what a region looked like when it was shown."""
     return {
         "id": str(region["_id"]),
@@ -112,7 +117,7 @@ def shown_entry(region: Mapping[str, Any]) -> Document:
         "label": region.get("label"),
         "box": list(region["bounding_box"]),
         "mask": mask_digest(region.get("mask")),
-        "pixels": pixel_digest(region.get("mask")),
+        "pixels": None if crop is None else _pixel_digest(crop),
     }
 
 
@@ -125,7 +130,10 @@ def pixel_digest(mask: bytes | None) -> str | None:
     """Stand for a mask's pixels, however they are packed."""
     if mask is None:
         return None
-    pixels = unpack(mask) != 0
+    return _pixel_digest(unpack(mask) != 0)
+
+
+def _pixel_digest(pixels: Bools) -> str:
     return hashlib.blake2b(repr(pixels.shape).encode() + np.packbits(pixels).tobytes(), digest_size=8).hexdigest()
 
 
@@ -195,7 +203,9 @@ def opinions(annotation: Annotation, ontology: Ontology) -> Document:
     return values
 
 
-def _annotation(annotation: Annotation, subject: Subject, issues: Sequence[LabelIssue], ontology: Ontology) -> Document:
+def _annotation(
+    annotation: Annotation, crop: Bools | None, subject: Subject, issues: Sequence[LabelIssue], ontology: Ontology
+) -> Document:
     image = subject.item.image
     decided = subject.decided.corrections.get(annotation.id) if subject.decided else None
     values: Document = {
@@ -212,8 +222,8 @@ def _annotation(annotation: Annotation, subject: Subject, issues: Sequence[Label
         "issues": sorted({issue.kind for issue in issues if issue.flagged}),
         **opinions(annotation, ontology),
     }
-    if annotation.mask is not None:
-        values["mask"] = pack(to_crop(annotation.mask, annotation.box))
+    if crop is not None:
+        values["mask"] = pack(crop)
     if annotation.mask_score is not None:
         values["mask_score"] = annotation.mask_score
     if decided is not None and decided.by:
