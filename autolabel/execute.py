@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 from autolabel import labeling, shards
 from autolabel.errors import ImageError
@@ -18,6 +19,7 @@ from autolabel.manifest import RunManifest, now, write_atomically
 from autolabel.shards import ImageRow
 from autolabel.store import Place, RunFolder, totals
 
+Item = TypeVar("Item")
 _READERS = 4
 _READ_AHEAD = 4
 # A batch ends here even when it could hold more images: 100 megapixels are 300 MB of RGB.
@@ -81,7 +83,7 @@ class Pass:
             for number in incomplete:
                 self._complete(number, live.get(number, frozenset()), pool)
             self._switch()
-            for batch in _read_batches(pending, int(self.manifest.resolved["batch_size"]), pool):
+            for batch in read_batches(labeling.read, pending, int(self.manifest.resolved["batch_size"]), pool):
                 self._add(batch, places)
         self._finish()
 
@@ -256,15 +258,17 @@ def _live_rows(places: Mapping[str, Place], replaced: set[str]) -> dict[int, fro
     return {shard: frozenset(rows) for shard, rows in live.items()}
 
 
-def _read_batches(sources: Sequence[Source], size: int, pool: ThreadPoolExecutor) -> Iterator[list[ReadImage]]:
+def read_batches(
+    read: Callable[[Item], ReadImage], items: Iterable[Item], size: int, pool: ThreadPoolExecutor
+) -> Iterator[list[ReadImage]]:
     """Read images in order, some ahead of the models, in batches of ``size`` or of as many as memory should hold."""
-    coming = iter(sources)
-    waiting = deque(pool.submit(labeling.read, source) for source in itertools.islice(coming, _READ_AHEAD))
+    coming = iter(items)
+    waiting = deque(pool.submit(read, item) for item in itertools.islice(coming, _READ_AHEAD))
     batch: list[ReadImage] = []
     pixels = 0
     while waiting:
         image = waiting.popleft().result()
-        waiting.extend(pool.submit(labeling.read, source) for source in itertools.islice(coming, 1))
+        waiting.extend(pool.submit(read, item) for item in itertools.islice(coming, 1))
         batch.append(image)
         pixels += image.row.width * image.row.height
         if len(batch) == size or pixels >= _BATCH_PIXELS:

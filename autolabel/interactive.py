@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from autolabel.runner import make_plan, new_run_id, stage_keys
 from autolabel.types import RGB, AnnotatedImage, Box, Failure, Float, Image, Mask
 
 _BATCH_PIXELS = 100_000_000
-_REMEMBERED = 2048
+_REMEMBERED = 1024
 # Windows around a click, as shares of the image's longer side, that are tried where no proposal holds the click.
 _WINDOWS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 Key = TypeVar("Key")
@@ -132,7 +132,8 @@ class Labeler:
             for number, (place, item) in enumerate(zip(places, tables.annotated(done.resolved), strict=True)):
                 failure = rows[number].failure or failures.get(rows[number].path)
                 if failure is None:
-                    labelled = answers[place] = Labelled(item, tables.proposals(number))
+                    # Nothing here asks for embeddings, and those of a thousand images would take a gigabyte.
+                    labelled = answers[place] = Labelled(item, replace(tables.proposals(number), embeddings=None))
                     self._done.put((rows[number].image_id, rows[number].path), labelled)
                 else:
                     answers[place] = failure

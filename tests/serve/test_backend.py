@@ -16,14 +16,17 @@ import pytest
 from PIL import Image as Pillow
 from starlette.testclient import TestClient
 
+from autolabel.errors import UsageError
 from autolabel.serving import ServeOptions
+from autolabel.types import Image
 from autolabel_connectors.label_studio.convert import from_regions
 from autolabel_connectors.serve.label_studio import Service
 from autolabel_connectors.serve.pulling import Puller
-from tests.fakes import picture
-from tests.serve.helpers import CONFIG, CountingSegmenter, labeler, serving
+from tests.fakes import SquareDetector, picture
+from tests.serve.helpers import CONFIG, RECIPE, CountingSegmenter, labeler, serving
 
 TOKEN = "f" * 40
+SIZE = Image("", "", 64, 48)
 
 
 def encoded(*squares: tuple[str, int, int, int]) -> bytes:
@@ -152,6 +155,37 @@ def test_an_image_over_the_limit_and_a_local_file_are_not_read() -> None:
     assert "not read here" in third
 
 
+@pytest.mark.parametrize(
+    "address", ["http://169.254.169.254/latest/a.png", "http://[fe80::1]/a.png", "http://0.0.0.0/a"]
+)
+def test_addresses_of_this_machines_cloud_are_not_read(address: str) -> None:
+    with files({"/a.png": address}) as (server, _), serving(labeler()) as url:
+        answer = ask(url, address, f"{server}/a.png").json()
+    assert answer["results"] == [[], []]
+    assert all("which is not read" in error["error"] for error in answer["errors"])
+
+
+def test_many_tasks_are_never_in_memory_at_once() -> None:
+    read, ahead = [], []
+
+    class Watching(SquareDetector):
+        def predict_batch(self, images: Any, *args: Any) -> Any:
+            ahead.append(len(read) - sum(self.calls))
+            return super().predict_batch(images, *args)
+
+    made = labeler(RECIPE.merged({"batch_size": 2}), detector=Watching())
+    service = Service(made, ServeOptions())
+    service.load()
+    fetch = service.backend._fetcher.read
+    service.backend._fetcher.read = lambda *args: (read.append(1), fetch(*args))[1]
+    tasks = [{"id": n, "data": {"image": inline(("scratch", 2 + n, 3, 10))}} for n in range(20)]
+    answer = service.backend.predict({"tasks": tasks, "label_config": CONFIG})
+    service.close()
+    assert [len(one["result"]) for one in answer["results"]] == [1] * 20
+    assert len(ahead) == 10
+    assert max(ahead) <= 2 + 5
+
+
 def test_a_server_in_trouble_is_asked_again() -> None:
     with files({"/a.png": [503, encoded(("dent", 2, 3, 10))]}) as (server, asked), serving(labeler()) as url:
         assert ask(url, f"{server}/a.png").json()["results"][0]["result"]
@@ -195,6 +229,37 @@ def test_a_point_beside_the_object_is_heeded() -> None:
     assert "no point on an object" in refused.json()["error"]
 
 
+AROUND = [
+    ("rectanglelabels", {"x": 25, "y": 25, "width": 50, "height": 50}),
+    ("rectanglelabels", {"x": 75, "y": 75, "width": -50, "height": -50}),
+    ("ellipselabels", {"x": 50, "y": 50, "radiusX": 25, "radiusY": 25}),
+    ("polygonlabels", {"points": [[25, 25], [75, 25], [75, 75], [25, 75]]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), AROUND)
+def test_what_is_drawn_around_an_object_stands_for_its_box(kind: str, value: dict[str, Any]) -> None:
+    item = {"type": kind, "value": {**value, kind: ["crack"]}}
+    with serving(labeler(segmenter=CountingSegmenter())) as url:
+        (result,) = ask(url, inline(), context={"result": [item]}).json()["results"]
+    (found,) = from_regions(result["result"], SIZE)
+    assert np.allclose(found.box.xyxy, (16, 12, 48, 36), atol=1)
+
+
+@pytest.mark.parametrize(
+    "value", [{"x": "a", "y": 1}, {"x": 1e400, "y": 1}, {"x": 1, "y": 2, "width": "w", "height": 1}]
+)
+def test_a_prompt_that_is_no_place_is_refused(value: dict[str, Any]) -> None:
+    kind = "rectanglelabels" if "width" in value else "keypointlabels"
+    item = {"type": kind, "value": {**value, kind: ["crack"]}}
+    service = Service(labeler(segmenter=CountingSegmenter()), ServeOptions())
+    service.load()
+    body = {"tasks": [{"id": 1, "data": {"image": inline()}}], "label_config": CONFIG}
+    with pytest.raises(UsageError, match="smart tool"):
+        service.backend.predict({**body, "params": {"context": {"result": [item]}}})
+    service.close()
+
+
 def test_predictions_stay_those_of_the_model_where_a_project_lacks_a_label() -> None:
     config = (
         '<View><Image name="image" value="$image"/><RectangleLabels name="r" toName="image"><Label value="Dent"/>'
@@ -203,9 +268,7 @@ def test_predictions_stay_those_of_the_model_where_a_project_lacks_a_label() -> 
     with serving(labeler()) as url:
         (result,) = ask(url, inline(("scratch", 2, 3, 10), ("dent", 40, 20, 9)), config=config).json()["results"]
     assert [item["value"]["rectanglelabels"] for item in result["result"]] == [["Dent"]]
-    from autolabel.types import Image
-
-    (region,) = from_regions(result["result"], Image("", "", 64, 48))
+    (region,) = from_regions(result["result"], SIZE)
     assert np.allclose(region.box.xyxy, (40, 20, 49, 29), atol=0.01)
 
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from autolabel.connect import Shape
 from autolabel.errors import AutolabelError, UsageError
-from autolabel.interactive import Labeler, Opened, Recent
+from autolabel.execute import read_batches
+from autolabel.interactive import Labeler, Labelled, Opened, Recent
 from autolabel.labeling import ReadImage
 from autolabel.serving import ServeOptions
 from autolabel.types import AnnotatedImage, Annotation, Failure
@@ -22,7 +23,7 @@ from autolabel_connectors.serve.media import Fetcher, Host
 from autolabel_connectors.serve.smart import controls_for, read_context, to_result
 from autolabel_connectors.shapes import Drawing, ShapeOptions, draw
 
-_READERS, _OPENED, _PROJECTS = 8, 16, 1024
+_READERS, _OPENED, _PROJECTS, _DOORS = 8, 16, 1024, 16
 _STAND_INS: tuple[Shape, ...] = ("polygon", "mask", "box")
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Backend:
         self._hosts: Recent[str, Host] = Recent(_PROJECTS)
         self._configs: Recent[str, str] = Recent(_PROJECTS)
         self._opened: Recent[tuple[str, str], Opened] = Recent(_OPENED)
-        self._opening = threading.Lock()
+        self._opening = [threading.Lock() for _ in range(_DOORS)]
 
     def close(self) -> None:
         """Let go of connections and threads."""
@@ -82,10 +83,18 @@ class Backend:
 
     def _label(self, tasks: Sequence[Mapping[str, Any]], config: str, host: Host | None) -> dict[str, Any]:
         controls, _ = check_label_config(config, self.labeler.plan.ontology.names, self.options.shape)
-        read = self._readers.map(lambda task: self._fetcher.read(task, controls.image_key, host), tasks)
+        answers: list[Labelled | Failure] = []
+        # Label Studio asks for all the tasks that a person chose at once: they must not all be in memory.
+        for batch in read_batches(
+            lambda task: self._fetcher.read(task, controls.image_key, host),
+            tasks,
+            self.labeler.recipe.batch_size,
+            self._readers,
+        ):
+            answers += self.labeler.label(_told_apart(tasks[len(answers) : len(answers) + len(batch)], batch))
         results: list[Any] = []
         errors: list[dict[str, Any]] = []
-        for task, answer in zip(tasks, self.labeler.label(_told_apart(tasks, list(read))), strict=True):
+        for task, answer in zip(tasks, answers, strict=True):
             try:
                 if isinstance(answer, Failure):
                     raise AutolabelError(f"{answer.stage}: {answer.message}")  # noqa: TRY301
@@ -135,7 +144,8 @@ class Backend:
         """Fetch and encode a task's image, or find it as it was left after the last click."""
         data = task.get("data")
         name = ("" if host is None else host.url, str(data.get(key) if isinstance(data, Mapping) else ""))
-        with self._opening:
+        # A slow image must not keep waiting who points at another one.
+        with self._opening[hash(name) % _DOORS]:
             known = self._opened.get(name)
             if known is not None:
                 return known

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -91,7 +93,7 @@ class Fetcher:
         scheme = urlsplit(address).scheme.lower()
         if scheme == "data":
             return self._limited(_data_uri(address))
-        if scheme in _BUCKETS:
+        if scheme in _BUCKETS and "::" not in address:
             return self._bucket(address, task, host)
         if scheme not in ("", "http", "https"):
             raise ImageError(f"images at {scheme}:// are not read here; use uploads, local-files storage, a bucket")
@@ -129,6 +131,8 @@ class Fetcher:
     def _once(self, address: str, host: Host | None, *, last: bool) -> bytes | None:
         """Follow redirects to the bytes; None where the server is in trouble and may be asked again."""
         for _ in range(_REDIRECTS):
+            if host is None:
+                _refuse_link_local(address)
             with self._client(host).stream("GET", address) as response:
                 if response.is_redirect:
                     address = urljoin(address, response.headers.get("location", ""))
@@ -185,6 +189,20 @@ class _Signed(TokenAuth):
                 asked = flow.send(response)
             except StopIteration:
                 return
+
+
+def _refuse_link_local(address: str) -> None:
+    """Refuse what only this machine's cloud should be asked: its keys lie at a link-local address."""
+    parts = urlsplit(address)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return  # the request itself says what is wrong
+    for *_, place in found:
+        ip = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+            raise ImageError(f"{_name(address)} lies at {ip}, which is not read; put the image where others can be")
 
 
 def _data_uri(address: str) -> bytes:

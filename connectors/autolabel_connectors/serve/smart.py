@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from autolabel.errors import UsageError
 from autolabel.interactive import Pointed
 from autolabel.protocols import Prompt
 from autolabel.types import Annotation, Box, Image
-from autolabel_connectors.label_studio.convert import to_regions
+from autolabel_connectors.label_studio.convert import from_region, to_regions
+from autolabel_connectors.label_studio.geometry import form_of
 from autolabel_connectors.label_studio.label_config import Controls, check_label_config
 from autolabel_connectors.shapes import Shape, ShapeOptions, draw
 
@@ -27,9 +29,10 @@ class Pointing:
 
 
 def read_context(items: Sequence[Any], image: Image) -> Pointing:
-    """Read the ``result`` of a request's context: keypoints, with ``is_positive``, and rectangles, in percent.
+    """Read the ``result`` of a request's context: keypoints, with ``is_positive``, and what was drawn around an object.
 
-    The label is that of the item drawn last. Raises UsageError where there is nothing to go by.
+    A rectangle, ellipse, polygon or stroke stands for its box. The label is that of the item drawn last. Raises
+    UsageError where there is nothing to go by.
     """
     positive: list[tuple[float, float]] = []
     negative: list[tuple[float, float]] = []
@@ -39,19 +42,15 @@ def read_context(items: Sequence[Any], image: Image) -> Pointing:
         value = item.get("value") if isinstance(item, Mapping) else None
         if not isinstance(value, Mapping):
             continue
-        kind = str(item.get("type", ""))
         label = _label(value) or label
-        try:
-            x, y = float(value["x"]) * image.width / 100, float(value["y"]) * image.height / 100
-            if kind.startswith("keypoint"):
-                point = min(max(x, 0.0), float(image.width)), min(max(y, 0.0), float(image.height))
-                (positive if item.get("is_positive", True) not in (False, 0) else negative).append(point)
-            elif kind.startswith("rectangle"):
-                width, height = float(value["width"]), float(value["height"])
-                corner = x + width * image.width / 100, y + height * image.height / 100
-                box = _clipped(x, y, *corner, image)
-        except (KeyError, TypeError, ValueError):
-            raise UsageError(f"the smart tool's {kind or 'item'} has no numbers x and y; draw it again") from None
+        if form_of(item) == "keypoint":
+            point = _point(value, image)
+            (positive if item.get("is_positive", True) not in (False, 0) else negative).append(point)
+        else:
+            region = from_region(item, image)
+            if region.problem is not None:
+                raise UsageError(f"the smart tool: {region.problem}")
+            box = region.box
     if box is None and not positive:
         raise UsageError(
             "the smart tool sent no point on an object and no rectangle; use smart KeyPointLabels or RectangleLabels"
@@ -95,11 +94,15 @@ def to_result(
     raise UsageError(f"{label!r} cannot be drawn in this project; add <BrushLabels> with it to the label config")
 
 
-def _clipped(x0: float, y0: float, x1: float, y1: float, image: Image) -> Box | None:
-    """Order and clip corners; None where no area is left."""
-    left, right = sorted((min(max(x0, 0.0), image.width), min(max(x1, 0.0), image.width)))
-    top, bottom = sorted((min(max(y0, 0.0), image.height), min(max(y1, 0.0), image.height)))
-    return Box(left, top, right, bottom) if right > left and bottom > top else None
+def _point(value: Mapping[str, Any], image: Image) -> tuple[float, float]:
+    """Read a click in px, on the image."""
+    try:
+        x, y = float(value["x"]) * image.width / 100, float(value["y"]) * image.height / 100
+    except (KeyError, TypeError, ValueError):
+        raise UsageError("the smart tool's point has no numbers x and y; click again") from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise UsageError("the smart tool's point has no numbers x and y; click again")
+    return min(max(x, 0.0), float(image.width)), min(max(y, 0.0), float(image.height))
 
 
 def _label(value: Mapping[str, Any]) -> str:
