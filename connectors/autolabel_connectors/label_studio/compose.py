@@ -16,8 +16,8 @@ from autolabel_connectors.label_studio.convert import from_regions, region_id, t
 from autolabel_connectors.label_studio.remote import IMAGE_ID, PATH, VERSION_PREFIX, Key
 from autolabel_connectors.merge import shape_digest
 from autolabel_connectors.receipts import Receipt
-from autolabel_connectors.shapes import ShapeOptions, draw
-from autolabel_connectors.weight import freeze_warning, weigh
+from autolabel_connectors.shapes import Drawing, ShapeOptions, draw
+from autolabel_connectors.weight import MAX_BRUSH_BYTES, MAX_SHAPES, MAX_VERTICES, freeze_warning, weigh
 
 if TYPE_CHECKING:
     from label_studio_sdk.label_interface.interface import LabelInterface
@@ -100,9 +100,10 @@ class Composer:
         result = [part for parts in items.values() for part in parts]
         lowest = min((annotation.score for annotation in item.annotations), default=None)
         score = None if lowest is None else round(min(max(float(lowest), 0.0), 1.0), 6)
-        warning = freeze_warning(weigh(item.image, drawings), "label-studio", item.image)
-        if warning:
-            self.warnings[warning] = None
+        if _heavy(item.image, drawings):
+            warning = freeze_warning(weigh(item.image, drawings), "label-studio", item.image)
+            if warning:
+                self.warnings[warning] = None
         self._check(item.image, result, score)
         return Wanted(item.image, item.annotations, result, score, items, self._extra(item, doubts))
 
@@ -169,6 +170,13 @@ def priority(item: AnnotatedImage, doubts: Iterable[LabelIssue], order: Order) -
     if order == "uncertain":
         return round(1.0 - min(map(_confidence, item.annotations), default=1.0), 6)
     return 0.0
+
+
+def _heavy(image: Image, drawings: Sequence[Drawing]) -> bool:
+    """Tell whether an image's regions are worth weighing, which takes as long as drawing them."""
+    brush_bytes = 4 * image.width * image.height * sum(drawing.mask is not None for drawing in drawings)
+    shapes = sum(max(1, len(drawing.rings)) for drawing in drawings)
+    return brush_bytes > MAX_BRUSH_BYTES or shapes > MAX_SHAPES or sum(d.vertices for d in drawings) > MAX_VERTICES
 
 
 def payload_of(items: Sequence[Mapping[str, Any]]) -> str:

@@ -6,8 +6,9 @@ import io
 import json
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlsplit
@@ -76,33 +77,61 @@ class Uploads:
     run: Run
     project: int
     on_step: OnStep
-    fresh: bool = False
     known: dict[str, Shown] | None = None
     twins: list[tuple[int, str]] = field(default_factory=list)
     sent: int = 0
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS))
+    coming: dict[str, Future[dict[str, Shown]]] = field(default_factory=dict)
+    queue: deque[Future[dict[str, Shown]]] = field(default_factory=deque)
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Begin to upload what is missing, beside what the caller does; waits where much is on its way already."""
+        missing = self._missing(images)
+        if missing:
+            future = self.pool.submit(self._send_all, missing)
+            self.coming.update(dict.fromkeys(map(_name, missing), future))
+            self.queue.append(future)
+        while len(self.queue) > 2 * _WORKERS:
+            wait([self.queue.popleft()])
 
     def show(self, images: Sequence[Image]) -> dict[str, Shown]:
         """Upload what is missing, in parallel batches of bounded size; no file stays open."""
-        if self.known is None:
-            self.known = {} if self.fresh else self._list()
-        missing = list({_name(image): image for image in images if _name(image) not in self.known}.values())
-        for _ in range(4):
+        self.prepare(images)
+        known, lost = self._known(), None
+        for attempt in range(4):
+            futures = {self.coming.pop(name) for image in images if (name := _name(image)) in self.coming}
+            for future in futures:
+                try:
+                    known.update(future.result())
+                except UnsureError as error:
+                    lost = error
+            missing = {_name(image): image for image in images if _name(image) not in known}
             if not missing:
                 break
-            try:
-                self._upload(missing)
-            except UnsureError as error:
-                lost: ServerError | None = error
-                self.known = self._list()
-            else:
-                lost = None
-            missing = [image for image in missing if _name(image) not in self.known]
-        if missing:
-            raise lost or ServerError(
-                f"{self.api.url} did not keep {len(missing)} of the uploaded files, the first {missing[0].path!r}; is "
-                "its disk full?"
-            )
-        return {image.path: self.known[_name(image)] for image in images}
+            if attempt == 3:
+                raise lost or ServerError(
+                    f"{self.api.url} did not keep {len(missing)} of the uploaded files, among them "
+                    f"{next(iter(missing.values())).path!r}; is its disk full?"
+                )
+            known.update(self._list())
+            self.prepare([image for name, image in missing.items() if name not in known])
+        self.sent += len(images)
+        self.on_step("images", self.sent, len(self.run))
+        return {image.path: known[_name(image)] for image in images}
+
+    def close(self) -> None:
+        """Let what is on its way arrive, and begin nothing more."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def _known(self) -> dict[str, Shown]:
+        if self.known is None:
+            self.known = self._list()
+        return self.known
+
+    def _missing(self, images: Sequence[Image]) -> list[Image]:
+        known = self._known()
+        wanted = {_name(image): image for image in images}
+        return [image for name, image in wanted.items() if name not in known and name not in self.coming]
 
     def sweep(self, in_use: Iterable[str]) -> int:
         """Remove files that the network delivered twice and no task shows; returns how many."""
@@ -116,22 +145,11 @@ class Uploads:
             )
         return len(spare)
 
-    def _upload(self, images: Sequence[Image]) -> None:
-        batches = _batches(self.run, images)
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            waiting = []
-            for batch in batches:
-                waiting.append(pool.submit(self._send, batch))
-                if len(waiting) == _WORKERS:
-                    self._take(waiting.pop(0).result())
-            for future in waiting:
-                self._take(future.result())
-
-    def _take(self, found: Mapping[str, Shown]) -> None:
-        assert self.known is not None
-        self.known.update(found)
-        self.sent += len(found)
-        self.on_step("images", self.sent, len(self.run))
+    def _send_all(self, images: Sequence[Image]) -> dict[str, Shown]:
+        found: dict[str, Shown] = {}
+        for batch in _batches(self.run, images):
+            found.update(self._send(batch))
+        return found
 
     def _send(self, batch: Sequence[tuple[str, bytes, str]]) -> dict[str, Shown]:
         files = [(f"f{place}", part) for place, part in enumerate(batch)]
@@ -148,7 +166,7 @@ class Uploads:
                 raise
             middle = len(batch) // 2
             return {**self._send(batch[:middle]), **self._send(batch[middle:])}
-        return self._read({"ids": json.dumps(answer["file_upload_ids"])})
+        return self._read({"ids": json.dumps(answer["file_upload_ids"], separators=(",", ":"))})
 
     def _list(self) -> dict[str, Shown]:
         return self._read({"all": "true"})

@@ -174,8 +174,6 @@ def _create(api: Api, title: str, config: str, about: str) -> Mapping[str, Any]:
         for twin in ours[1:]:
             # The network delivered the request twice: the second is empty and nobody's.
             api.request("DELETE", f"/api/projects/{twin['id']}", doing="remove a project that was made twice")
-        if ours:
-            return get_project(api, int(ours[0]["id"]))
-        if made:
-            return get_project(api, int(made[0]["id"]))
+        if ours or made:
+            return (ours or made)[0]
     raise lost

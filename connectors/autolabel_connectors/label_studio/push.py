@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from autolabel_connectors.label_studio.media import Media
     from autolabel_connectors.receipts import Receipts
 
-WINDOW = 250
+WINDOW = 1000
+FIRST = 200
+"""A first window is small, so that the server has something to do early; what follows is composed meanwhile."""
+
+AHEAD = 100
 MAX_BYTES = 16 * 2**20
 _ROUNDS = 12
 _WRITERS = 4
@@ -81,7 +85,11 @@ class Push:
             self._media.known = {}
         if isinstance(self._media, Cloud) and project.id and (warning := self._media.warning(self.api, project.id)):
             self.warnings[warning] = None
-        self._rounds(project)
+        try:
+            self._rounds(project)
+        finally:
+            if isinstance(self._media, Uploads):
+                self._media.close()
         self.warnings.update(self._composer.warnings)
         done, warning = show_version(self.api, project, self.version, dry_run=options.dry_run)
         if done:
@@ -144,7 +152,7 @@ class _Round:
     def settled(self) -> bool:
         """Do one round; tell whether the server now surely holds what it should."""
         push = self.push
-        if self.project.id:
+        if self.project.id and (self.healing or not self.project.made):
             self._existing()
             self._remove_twins()
         if self.healing and isinstance(push._media, Uploads):
@@ -304,10 +312,12 @@ class _Round:
     def _create(self) -> int:
         """Make tasks for images that have none, in the order asked for; returns how many were sent."""
         push, sent = self.push, 0
+        uploads = push._media if isinstance(push._media, Uploads) else None
         with ThreadPoolExecutor(1) as pool:
             waiting: Future[int] | None = None
             window: list[Wanted] = []
-            size = 0
+            size = ahead = 0
+            limit = min(push.limit, WINDOW if uploads else FIRST)
             for item in self._new_items():
                 assert push._composer is not None
                 wanted = push._composer.compose(item)
@@ -316,9 +326,13 @@ class _Round:
                     continue
                 window.append(wanted)
                 size += 200 + sum(map(_size, wanted.result))
-                if len(window) >= push.limit or size > MAX_BYTES:
+                if uploads and len(window) - ahead >= AHEAD:
+                    uploads.prepare([wanted.image for wanted in window[ahead:]])
+                    ahead = len(window)
+                if len(window) >= limit or size > MAX_BYTES:
                     sent += waiting.result() if waiting else 0
-                    waiting, window, size = pool.submit(self._send, window), [], 0
+                    waiting, window, size, ahead = pool.submit(self._send, window), [], 0, 0
+                    limit = push.limit
             sent += waiting.result() if waiting else 0
             sent += self._send(window) if window else 0
         return sent
@@ -373,6 +387,35 @@ class _Round:
             separators=(",", ":"),
         ).encode()
         push.in_flight.update({wanted.key: _regions(wanted) for wanted in window})
+        composer = push._composer
+        assert composer is not None
+        # The receipts are written out while the server works, and get the numbers of their tasks afterwards.
+        with ThreadPoolExecutor(1) as beside:
+            ready = beside.submit(lambda: [composer.receipts(wanted, 0, push.version) for wanted in window])
+            ids = self._import(window, body)
+        if not ids:
+            middle = len(window) // 2
+            return self._send(window[:middle]) + self._send(window[middle:])
+        push.receipts.put(
+            [
+                replace(receipt, remote_task=str(task))
+                for task, receipts in zip(ids, ready.result(), strict=True)
+                for receipt in receipts
+            ]
+        )
+        prefix = self.project.identity
+        push.receipts.note_all(
+            {f"task {prefix} {w.image.path}": [w.image.id, int(t)] for t, w in zip(ids, window, strict=True)}
+        )
+        for wanted in window:
+            push._tell("create task", wanted.image.path, push.in_flight.pop(wanted.key))
+        push.counts["regions sent"] += sum(len(wanted.items) for wanted in window)
+        push.on_step("tasks", push.counts["create task"], len(push.run))
+        return len(window)
+
+    def _import(self, window: Sequence[Wanted], body: bytes) -> list[int]:
+        """Send the tasks of one window; returns their numbers in order, none where the request was too large."""
+        push = self.push
         try:
             answer = push.api.request(
                 "POST",
@@ -385,8 +428,7 @@ class _Round:
             if len(window) == 1:
                 raise
             push.limit = max(1, len(window) // 2)
-            middle = len(window) // 2
-            return self._send(window[:middle]) + self._send(window[middle:])
+            return []
         predicted = sum(bool(wanted.result) for wanted in window)
         ids = answer.get("task_ids") or []
         if len(ids) != len(window) or answer.get("prediction_count") != predicted:
@@ -394,23 +436,7 @@ class _Round:
                 f"of {len(window)} tasks and {predicted} predictions the server kept {answer.get('task_count')} and "
                 f"{answer.get('prediction_count')}"
             )
-        assert push._composer is not None
-        push.receipts.put(
-            [
-                receipt
-                for task, wanted in zip(ids, window, strict=True)
-                for receipt in push._composer.receipts(wanted, int(task), push.version)
-            ]
-        )
-        prefix = self.project.identity
-        push.receipts.note_all(
-            {f"task {prefix} {w.image.path}": [w.image.id, int(t)] for t, w in zip(ids, window, strict=True)}
-        )
-        for wanted in window:
-            push._tell("create task", wanted.image.path, push.in_flight.pop(wanted.key))
-        push.counts["regions sent"] += sum(len(wanted.items) for wanted in window)
-        push.on_step("tasks", push.counts["create task"], len(push.run))
-        return len(window)
+        return [int(task) for task in ids]
 
     def _task(self, wanted: Wanted, shown: Shown) -> dict[str, Any]:
         task: dict[str, Any] = {"data": wanted.data(shown.url, self.project.controls.image_key)}
