@@ -76,13 +76,14 @@ class Agreement:
 def agreement(names: Sequence[str], corrections: Iterable[Correction], reviews: Iterable[Review]) -> Agreement:
     """Count what stands of people's decisions, by the class that the models had given; ``names`` come first."""
     stands = standing([*corrections, *reviews])
-    decided = [c for image in stands.values() for c in image.corrections.values()]
+    # What was deleted without ever having had a label was a doubt that a person turned down, not a label.
+    decided = [c for image in stands.values() for c in image.corrections.values() if c.before_label or c.label]
     finished = [image.review for image in stands.values() if image.review is not None]
     per_image = Counter((c.path, c.image_id) for c in decided)
     spelled = {normalise(name): name for name in names}
     rows: dict[str, list[Correction]] = {name: [] for name in names}
     for correction in decided:
-        label = correction.before_label or correction.label or "?"
+        label = correction.before_label or correction.label or ""
         rows.setdefault(spelled.setdefault(normalise(label), label), []).append(correction)
     everything: list[Decision] = [*decided, *finished]
     people = Counter(decision.by or "unknown" for decision in everything)

@@ -65,7 +65,7 @@ def empty_hint(run: Run) -> str | None:
         return None
     dropped = manifest.rejects.get("low_score", 0)
     hints = []
-    if manifest.resolved.get("models") == "starter" and manifest.resolved.get("detector", "").endswith(":starter"):
+    if manifest.resolved.get("models") == "starter" and str(manifest.resolved.get("detector")).endswith(":starter"):
         hints.append("the starter models know surface defects only: for anything else use --models tiny, base or large")
     if dropped:
         hints.append(f"{dropped} boxes scored too low: look at them with autolabel resolve --min-score 0.2")

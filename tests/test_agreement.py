@@ -32,6 +32,7 @@ def test_every_outcome_is_counted_under_the_class_the_models_gave():
         decide("added", "6", None, "dent", path="b.png", by="bob"),
         decide("added", "7", None, "burr", path="b.png", by="bob"),
         decide("accepted", "8", "dent", "dent", path="b.png", effective=False),
+        decide("deleted", "9", path="b.png", by="bob"),
     ]
     reviews = [Review("complete", "a.png", "sha", "ann", seconds=60), Review("skipped", "c.png", "shc", "bob")]
     found = agreement(["scratch", "dent"], corrections, reviews)

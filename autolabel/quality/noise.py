@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from autolabel.errors import UsageError
 from autolabel.issues import write_issues
-from autolabel.manifest import write_atomically
+from autolabel.manifest import now, write_atomically
 from autolabel.quality.coco_files import Audit, read_labels, read_results
 from autolabel.quality.from_run import (
     RunEvidence,
@@ -188,6 +188,7 @@ def _notes(
     material: Material, judged: Judged, labels: Path | None, evidence: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
     return {
+        "at": now(),
         "labels": str(labels) if labels is not None else "run",
         "evidence": [*material.evidence.names] if labels is not None else [str(path) for path in evidence],
         "assign": material.assign if material.own is not None else None,
