@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -175,6 +176,16 @@ def open_server(
         raise refuse("POST", "/api/auth/login", error.status or 500, body) from None
     server.user = server.get("/api/users/self")
     return server
+
+
+def as_moment(text: str) -> str:
+    """Write a moment as UTC, ISO 8601 to the microsecond, so that texts sort as times; empty where there is none."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return ""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def wait_for(server: Cvat, rq_id: str, *, first_pause: float = 0.1) -> Row | None:

@@ -123,9 +123,27 @@ def sent_digest(parts: Sequence[Mapping[str, Any]], annotation_id: str, image: I
 
 
 def payload_of(parts: Sequence[Mapping[str, Any]]) -> str:
-    """Stand for all that was sent about one annotation, but for the frame it is on."""
+    """Stand for all that was sent about one annotation, but for the frame it is on, and for each attribute alone."""
     values = [{key: value for key, value in part.items() if key != "frame"} for part in parts]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    whole = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return " ".join([whole, *(f"{spec}={_short(text)}" for spec, text in sorted(_values(parts[0]).items()))])
+
+
+def marked(payload: str, held: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a person changed an attribute or a flag of shapes since ``payload`` was sent.
+
+    Attributes that the label has had only since then do not count, nor does what is not known to have been sent.
+    """
+    _, *texts = payload.split(" ")
+    if not texts:
+        return False
+    sent = dict(text.split("=") for text in texts)
+    return any(
+        bool(shape.get("occluded"))
+        or bool(shape.get("z_order"))
+        or any(sent.get(str(spec), short) != short for spec, short in _shorts(shape).items())
+        for shape in held
+    )
 
 
 def part_digest(shape: Mapping[str, Any]) -> str:
@@ -139,6 +157,19 @@ def same_notes(sent: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, An
     """Whether shapes on the server hold all attributes that would be sent."""
     wanted = {part_digest(part): _values(part) for part in sent}
     return all(wanted.get(part_digest(part), {"": ""}).items() <= _values(part).items() for part in held)
+
+
+def _shorts(shape: Mapping[str, Any]) -> dict[Any, str]:
+    return {spec: _short(text) for spec, text in _values(shape).items()}
+
+
+def _short(text: str) -> str:
+    """Stand for an attribute's text; a number may be written in another way by the server."""
+    try:
+        text = f"{float(text):.4f}"
+    except ValueError:
+        text = text.strip()
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _values(shape: Mapping[str, Any]) -> dict[Any, str]:

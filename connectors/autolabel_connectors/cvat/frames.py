@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -137,7 +137,7 @@ def find_places(
 ) -> Placement:
     """Find the run's images in a project, by notes where there are some, else by the names of the frames."""
     rows = list(server.listed("/api/tasks", project_id=project))
-    finder = _Finder(images)
+    finder = _Finder([(image.path, image.id) for image in images.values()])
     tasks: list[OurTask] = []
     half: list[Row] = []
     for done, row in enumerate(rows):
@@ -172,8 +172,10 @@ def _lost(server: Cvat, receipts: Receipts, present: set[int]) -> tuple[tuple[in
 
 def _frames(meta: Mapping[str, Any], noted: list[Key] | None, finder: _Finder, *, ours: bool) -> Iterator[Frame]:
     deleted = set(meta.get("deleted_frames") or ())
+    # Notes say which images a task was made of; only the names say in which order the server shows them.
+    used = finder if noted is None else _Finder(noted)
     for number, row in enumerate(meta["frames"]):
-        key = noted[number] if noted is not None and number < len(noted) else finder.find(row["name"], ours=ours)
+        key = used.find(row["name"], ours=ours or noted is not None)
         if key is not None:
             yield Frame(number, *key, int(row["width"]), int(row["height"]), number in deleted)
 
@@ -181,25 +183,24 @@ def _frames(meta: Mapping[str, Any], noted: list[Key] | None, finder: _Finder, *
 class _Finder:
     """Finds images by the names of frames; prepared on first use, as notes make it unnecessary mostly."""
 
-    def __init__(self, images: Mapping[str, Image]) -> None:
-        self._images = images
-        self._keys: dict[str, Key] | None = None
+    def __init__(self, keys: Collection[Key]) -> None:
+        self._images = keys
+        self._files: dict[str, Key] | None = None
+        self._paths: dict[str, Key] = {}
 
     def find(self, name: str, *, ours: bool) -> Key | None:
         """Return which image a frame of this name shows; paths of shares count in tasks of ``ours`` alone."""
-        if self._keys is None:
-            self._keys = {_file_key(image.path, image.id): (image.path, image.id) for image in self._images.values()}
+        if self._files is None:
+            self._files = {_file_key(*key): key for key in self._images}
+            self._paths = {key[0].lstrip("/"): key for key in self._images}
         match = _OUR_FILE.search(name)
-        if match is not None and match[1] in self._keys:
-            return self._keys[match[1]]
+        if match is not None and match[1] in self._files:
+            return self._files[match[1]]
         if not ours:
             return None
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            image = self._images.get("/".join(parts[start:]))
-            if image is not None:
-                return image.path, image.id
-        return None
+        parts = PurePosixPath(name.lstrip("/")).parts
+        found = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((self._paths[path] for path in found if path in self._paths), None)
 
 
 def _file_key(path: str, image_id: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autolabel.types import Image
@@ -37,7 +37,9 @@ class HeldTask:
     def complete(self, frame: int) -> bool:
         """Whether a person said that all on a frame is as it should be."""
         job = self.job_of(frame)
-        return job is not None and (job["state"] == "completed" or job["stage"] == "acceptance")
+        if job is None or job["state"] == "rejected":
+            return False
+        return bool(job["state"] == "completed" or job["stage"] == "acceptance")
 
 
 @dataclass(slots=True)
@@ -82,8 +84,12 @@ def look_at(
     composer: Composer,
     wanted: Wanted | None,
     task: int,
+    homes: Mapping[str, str],
 ) -> HeldImage:
-    """Tell what people did to one image's regions, settling first what became of our own last requests."""
+    """Tell what people did to one image's regions, settling first what became of our own last requests.
+
+    ``homes`` gives the path of each annotation that is known: one that turns up elsewhere is a person's copy of it.
+    """
     labels = composer.labels
     receipts = [r for r in receipts if r.image_id == image.id and r.remote_task == str(task)]
     intents = {uid: intent for (path, uid), intent in ledger.items() if path == image.path}
@@ -93,7 +99,7 @@ def look_at(
     for uid, intent in intents.items():
         if intent.deed == "create":
             ids |= _created(uid, intent.parts, shapes, ids, labels)
-    regions = from_shapes(shapes, image, labels, ids)
+    regions = [_copy_told(region, image, homes) for region in from_shapes(shapes, image, labels, ids)]
     found = {region.annotation_id: region for region in regions if region.annotation_id is not None}
     held = HeldImage(Comparison(), by_id, twins=twins)
     known = {receipt.annotation_id: receipt for receipt in receipts}
@@ -116,6 +122,21 @@ def look_at(
             ours.append(replace(region, annotation_id=None))
     held.comparison = compare(list(known.values()), ours)
     return held
+
+
+def homes_of(receipts: Iterable[Receipt], wanted: Iterable[Wanted] = ()) -> dict[str, str]:
+    """Return the path of the image that each annotation of ours belongs to."""
+    homes = {uid: image.image.path for image in wanted for uid in image.annotations}
+    return homes | {receipt.annotation_id: receipt.path for receipt in receipts}
+
+
+def _copy_told(region: Region, image: Image, homes: Mapping[str, str]) -> Region:
+    """Give a copy of one of our regions to the person who made it; CVAT lets it keep our id, and the source too."""
+    owner = region.annotation_id
+    if owner is not None and homes.get(owner, image.path) == image.path:
+        return region
+    carried = region.attributes.get(ANNOTATION_ID, NONE) not in ("", NONE)
+    return replace(region, annotation_id=None, origin="manual") if owner is not None or carried else region
 
 
 def batches_done(ledger: Ledger, held: HeldTask, labels: Labels) -> set[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from autolabel.connect import PullReport, PushOptions
@@ -18,11 +17,11 @@ from autolabel.corrections import Decision, read_decisions, write_decisions
 from autolabel.errors import AutolabelError, UsageError
 from autolabel.targets import remembered
 from autolabel.types import AnnotatedImage, Correction, Image, Review
-from autolabel_connectors.cvat.client import Cvat, Row
+from autolabel_connectors.cvat.client import Cvat, Row, as_moment
 from autolabel_connectors.cvat.compose import Composer, Wanted
 from autolabel_connectors.cvat.errors import GoneError
 from autolabel_connectors.cvat.frames import Frame, Key, OurTask, find_places
-from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, look_at, read_task
+from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, homes_of, look_at, read_task
 from autolabel_connectors.cvat.ledger import Ledger, read_ledger
 from autolabel_connectors.cvat.project import find_project, gone, read_project
 from autolabel_connectors.merge import corrections_of
@@ -44,6 +43,7 @@ class _Look:
     held: HeldTask
     ledger: Ledger
     done: set[int]
+    homes: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Pull:
                         raise
                     self.warnings.append(f"task {task.id} was deleted while it was read; what it said before is kept")
                     continue
-                made |= {(f.path, f.image_id): _at(str(task.row.get("created_date") or "")) for f in frames}
+                made |= {(f.path, f.image_id): as_moment(str(task.row.get("created_date") or "")) for f in frames}
             self.on_step("tasks", len(placement.tasks), len(placement.tasks))
         except GoneError as error:
             raise gone(self.server, project, error) from None
@@ -111,7 +111,7 @@ class Pull:
         held = read_task(self.server, task.id)
         ledger = read_ledger(self.receipts, task.id)
         done = batches_done(ledger, held, self._composer.labels)
-        look = _Look(held, ledger, done)
+        look = _Look(held, ledger, done, homes_of(self.receipts))
         decisions: list[Decision] = []
         for frame in frames:
             image = images.get(frame.path)
@@ -123,7 +123,7 @@ class Pull:
 
     def _frame(self, task: OurTask, frame: Frame, image: Image, held: HeldTask, found: HeldImage) -> list[Decision]:
         job = held.job_of(frame.number) or {}
-        by, at = _person(job, task.row), _at(str(job.get("updated_date") or task.row.get("updated_date") or ""))
+        by, at = _person(job, task.row), as_moment(str(job.get("updated_date") or task.row.get("updated_date") or ""))
         source = self.target.source
         if frame.deleted:
             return [Review("skipped", image.path, image.id, by=by, at=at, source=source)]
@@ -164,6 +164,7 @@ class Pull:
             composer=self._composer,
             wanted=self._wanted(frame, receipts),
             task=task.id,
+            homes=look.homes,
         )
         if not self.dry_run:
             known = {receipt.annotation_id: receipt for receipt in receipts}
@@ -224,13 +225,3 @@ def _person(job: Row, task: Row) -> str | None:
         if name := (row.get("assignee") or {}).get("username"):
             return str(name)
     return None
-
-
-def _at(text: str) -> str:
-    """Write a moment as UTC, ISO 8601 to the microsecond, so that texts sort as times; empty where there is none."""
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return ""
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from autolabel.connect import Change, PushReport
 from autolabel.errors import ServerError
 from autolabel.types import Correction, Image, LabelIssue
-from autolabel_connectors.cvat.client import Cvat, Row
-from autolabel_connectors.cvat.compose import Composer, Wanted, message_of, part_digest, payload_of
+from autolabel_connectors.cvat.client import Cvat, Row, as_moment
+from autolabel_connectors.cvat.compose import Composer, Wanted, marked, message_of, part_digest, payload_of
 from autolabel_connectors.cvat.errors import GoneError, TooLargeError, UncertainError
 from autolabel_connectors.cvat.frames import (
     Frame,
@@ -33,7 +33,7 @@ from autolabel_connectors.cvat.frames import (
     remember_task,
     task_name,
 )
-from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, look_at, read_task
+from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, homes_of, look_at, read_task
 from autolabel_connectors.cvat.ledger import Deed, Intent, read_ledger, write_ledger
 from autolabel_connectors.cvat.project import Project, gone, open_project
 from autolabel_connectors.cvat.review import by_region, raise_issues
@@ -41,6 +41,7 @@ from autolabel_connectors.cvat.upload import Uploads
 from autolabel_connectors.merge import Plan, added_id, plan
 from autolabel_connectors.ranking import model_version, priority
 from autolabel_connectors.receipts import FOLDER, Receipt
+from autolabel_connectors.shapes import Region
 
 if TYPE_CHECKING:
     from autolabel.connect import OnStep, PushOptions, Target
@@ -87,13 +88,18 @@ class Push:
         """Push until the server holds what it should; raises ServerError where it never does."""
         for issue in self.run.issues():
             self.issues.setdefault(issue.path, []).append(issue)
+        dry = self.options.dry_run
+        project = open_project(self.server, self.target.project, self.run.labels, self.options.shape, dry_run=dry)
+        # What people drew in an earlier project of this name, deleted since, is not in this one: it is pushed.
         self.own_ids = {
             c.annotation_id
             for c in self.run.corrections()
-            if isinstance(c, Correction) and c.action == "added" and c.source == self.target.source
+            if isinstance(c, Correction)
+            and c.action == "added"
+            and c.source == self.target.source
+            and project.id
+            and c.at >= as_moment(project.created)
         }
-        dry = self.options.dry_run
-        project = open_project(self.server, self.target.project, self.run.labels, self.options.shape, dry_run=dry)
         if project.made:
             self._tell("create project", detail=project.name)
         self._remember(project)
@@ -310,6 +316,7 @@ class TaskSync:
         put: list[Receipt] = []
         drop: list[Receipt] = []
         kept = 0
+        homes = homes_of(push.receipts, self.wanted.values())
         for frame in self.frames:
             wanted = self.wanted[frame.number]
             image = look_at(
@@ -321,6 +328,7 @@ class TaskSync:
                 composer=push._composer,
                 wanted=wanted,
                 task=self.task.id,
+                homes=homes,
             )
             put += image.put
             drop += image.drop
@@ -346,8 +354,8 @@ class TaskSync:
             closed=frame.deleted or held.closed(frame.number),
         )
         # Somebody changed no outline but an attribute, a flag, the order: theirs, too.
-        update = tuple(entry for entry in found.update if entry[2].origin == "prediction")
-        delete = tuple(entry for entry in found.delete if entry[1].origin == "prediction")
+        update = tuple(entry for entry in found.update if not _touched(image, *entry[1:]))
+        delete = tuple(entry for entry in found.delete if not _touched(image, *entry))
         touched = len(found.update) - len(update) + len(found.delete) - len(delete)
         return replace(found, update=update, delete=delete, kept=found.kept + touched)
 
@@ -438,6 +446,11 @@ def _essence(shape: Row | None) -> object:
         return None
     notes = sorted((int(item["spec_id"]), str(item["value"])) for item in shape.get("attributes") or ())
     return part_digest(shape), shape.get("source"), shape.get("occluded"), shape.get("z_order"), notes
+
+
+def _touched(image: HeldImage, receipt: Receipt, region: Region) -> bool:
+    """Whether a person changed a region whose label and outline are as we left them."""
+    return region.origin != "prediction" or marked(receipt.payload, [image.shapes[uid] for uid in region.part_ids])
 
 
 def _over(old: Row, new: Row) -> Row:
