@@ -1,8 +1,8 @@
 """How well label errors are found: ``python -m benchmarks.noise --procedural FOLDER --shared FOLDER``.
 
 Errors are planted in right labels (`noise_plant`), the noise pass judges them as a user would have it judge a COCO
-file, and cleanlab's defaults score the same boxes. ``FOLDER`` of ``--procedural`` is what `noise_pictures` wrote, that of
-``--shared`` holds ``coco100`` and ``label_noise``. Prints a Markdown table and writes JSON with ``--out``.
+file, and cleanlab's defaults score the same boxes. ``FOLDER`` of ``--procedural`` is what `noise_pictures` wrote, that
+of ``--shared`` holds ``coco100`` and ``label_noise``. Prints a Markdown table and writes JSON with ``--out``.
 """
 
 from __future__ import annotations

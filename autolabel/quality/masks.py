@@ -78,7 +78,8 @@ def mask_quality(mask: Mask, box: Box, score: float | None = None, agreement: fl
         terms.append(
             (min(agreement, 1.0), _LEAST_AGREEMENT, f"another mask agrees {agreement:.0%} as well as is usual here")
         )
-    quality, _, reason = min(terms, key=lambda term: term[0] / term[1])
+    quality = min(value for value, _, _ in terms)
+    reason = min(terms, key=lambda term: term[0] / term[1])[2]
     return MaskQuality(float(np.clip(quality, 0, 1)), any(value < least for value, least, _ in terms), reason)
 
 

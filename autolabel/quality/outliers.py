@@ -36,6 +36,8 @@ def find_outliers(embeddings: Reals) -> tuple[Reals, Flags] | None:
         for first in range(0, len(others), _BATCH):
             rows = others[first : first + _BATCH]
             quality[rows] = model.score(features=embeddings[rows].astype(np.float32))
-    low, high = np.quantile(quality, [0.25, 0.75])
-    fence = min(low - 3 * (high - low), float(np.quantile(quality, _MOST_SHARE)))
-    return np.clip(quality, 0, 1).astype(np.float32), quality < fence
+    # cleanlab's score falls exponentially with the distance to the neighbours: the fence is one of distances.
+    distance = -np.log(np.clip(quality, 1e-12, 1))
+    low, high = np.quantile(distance, [0.25, 0.75])
+    fence = max(high + 3 * (high - low), float(np.quantile(distance, 1 - _MOST_SHARE)))
+    return np.clip(quality, 0, 1).astype(np.float32), distance > fence
