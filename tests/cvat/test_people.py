@@ -131,3 +131,20 @@ def test_annotations_replaced_under_new_ids_are_known_again(bench: Bench, make_r
     bench.push(fewer, shape="mask")
     held = sorted(bench.attributes(shape)["annotation_id"] for shape in bench.server.human.shapes(task))
     assert held == expected_ids(list(fewer))
+
+
+def test_a_project_of_an_organization_is_worked_on_within_it(bench: Bench, make_run):
+    run = make_run(2)
+    server = open_server(bench.target)
+    made = server.call("POST", "/api/organizations", body={"slug": "plant-3"})
+    bench.push(run)
+    bench.server.state.projects[1]["organization"] = made["id"]
+    bench.server.state.tasks[bench.tasks[0]]["organization"] = made["id"]
+    for job in bench.server.site.jobs_of(bench.tasks[0]):
+        job["organization"] = made["id"]
+    bench.server.log.clear()
+    bench.push(make_run(4))
+    bench.pull(run)
+    asked = [entry for entry in bench.server.log if entry.path.startswith(("/api/tasks", "/api/jobs", "/api/labels"))]
+    assert asked
+    assert {entry.request.headers.get("x-organization") for entry in asked} == {"plant-3"}

@@ -101,6 +101,12 @@ class Cvat:
         except GoneError:
             return None
 
+    def enter(self, project: Row) -> None:
+        """Ask from now on in the organization that a project is of: outside, some lists are empty and tasks refused."""
+        number = project.get("organization_id")
+        if number:
+            self._client.organization_slug = str(self.get(f"/api/organizations/{number}")["slug"])
+
     def annotations(self, task: int) -> Row:
         """Read all tags, shapes and tracks of a task."""
         return self.get(f"/api/tasks/{task}/annotations/")

@@ -62,6 +62,7 @@ def open_project(server: Cvat, name: str, ontology: Ontology, shape: Shape, *, d
 
 def read_project(server: Cvat, row: Row, ontology: Ontology) -> Project:
     """Read a project's labels, whatever does not fit."""
+    server.enter(row)
     labels, _ = check_labels(_labels(server, int(row["id"])), ontology)
     return Project(int(row["id"]), str(row["name"]), labels, str(row.get("created_date") or ""))
 
@@ -77,6 +78,7 @@ def gone(server: Cvat, project: Project, error: GoneError) -> ServerError:
 
 
 def _checked(server: Cvat, row: Row, ontology: Ontology, shape: Shape, *, made: bool) -> Project:
+    server.enter(row)
     labels, problems = check_labels(_labels(server, int(row["id"])), ontology, shape)
     missing = [name for name in ontology.names if name not in labels.by_name]
     if missing:
