@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
 @click.option("--offline", is_flag=True, help="Never ask a model hub.")
 @click.option("--retry-failed", is_flag=True, help="Try the images of the failure ledger again.")
-@click.option("--noise/--no-noise", default=True, help="Look for label noise at the end.  [default: --noise]")
+@click.option("--noise/--no-noise", default=False, help="Look for label noise at the end.  [default: --no-noise]")
 @click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.  [default: --report]")
 @output_options
 def run(
@@ -94,8 +94,10 @@ def run(
             on_progress=watch,
         )
     seconds = time.monotonic() - started
-    # Issues stand as long as labels do: a run with nothing to do keeps them.
-    noise = noise and (done > 0 or read_notes(labelled.path) is None)
+    judged = read_notes(labelled.path)
+    if judged is not None:
+        # Issues stand as long as labels do: those of a run that grew are found anew, asked for or not.
+        noise = done > 0 and judged.get("labels") == "run"
     _finish(screen, labelled, noise=noise, report=report, seconds=seconds, done=done)
 
 
