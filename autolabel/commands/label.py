@@ -94,11 +94,9 @@ def run(
             on_progress=watch,
         )
     seconds = time.monotonic() - started
-    judged = read_notes(labelled.path)
-    if judged is not None:
-        # Issues stand as long as labels do: those of a run that grew are found anew, asked for or not.
-        noise = done > 0 and judged.get("labels") == "run"
-    _finish(screen, labelled, noise=noise, report=report, seconds=seconds, done=done)
+    # Issues stand as long as labels do: those of a run that grew are found anew, asked for or not.
+    stale = done > 0 and (read_notes(labelled.path) or {}).get("labels") == "run"
+    _finish(screen, labelled, noise=noise or stale, report=report, seconds=seconds, done=done)
 
 
 @click.command()
