@@ -272,6 +272,17 @@ def test_predictions_stay_those_of_the_model_where_a_project_lacks_a_label() -> 
     assert np.allclose(region.box.xyxy, (40, 20, 49, 29), atol=0.01)
 
 
+def test_what_does_not_fit_a_project_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service(labeler(), ServeOptions())
+    service.load()
+    lacking = CONFIG.replace('<Label value="dent"/>', "")
+    for config in (CONFIG, lacking, lacking):
+        said = service.backend.setup({"project": "1.1", "schema": config})["warnings"]
+        assert bool(said) == (config is lacking)
+    service.close()
+    assert caplog.text.count("no <Label> for 'dent'") == 1
+
+
 def test_health_says_when_the_models_are_there() -> None:
     service = Service(labeler(), ServeOptions())
     with TestClient(service.app()) as client:

@@ -57,13 +57,21 @@ class Backend:
         self._learn_host(project, str(request.get("hostname") or ""), str(request.get("access_token") or ""))
         problems: list[str] = []
         if config:
-            controls, problems = check_label_config(config, self.labeler.plan.ontology.names, self.options.shape)
+            controls, problems = self._fit(config)
             if not any(controls.by_kind.values()):
                 raise UsageError("; ".join(problems) or "the label config draws no regions")
+            # Label Studio sets a project up before every prediction: what does not fit is said once.
+            if self._configs.get(project) != config:
+                for problem in problems:
+                    log.warning("project %s: %s", project, problem)
             self._configs.put(project, config)
-            for problem in problems:
-                log.warning("project %s: %s", project, problem)
         return {"model_version": self.version, "warnings": problems}
+
+    def _fit(self, config: str) -> tuple[Controls, list[str]]:
+        """Say what of a label config does not fit; with ``auto`` any shape will do, as it is drawn in what there is."""
+        shapes = ("auto", *_STAND_INS) if self.options.shape == "auto" else (self.options.shape,)
+        checked = [check_label_config(config, self.labeler.plan.ontology.names, shape) for shape in shapes]
+        return min(checked, key=lambda one: len(one[1]))
 
     def predict(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer for tasks, in their order; a task that failed has no prediction, and is named under ``errors``."""
