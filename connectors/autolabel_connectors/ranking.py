@@ -16,7 +16,11 @@ VERSION_PREFIX = "autolabel-"
 
 
 def model_version(run: Run) -> str:
-    """Name of the models behind a run's annotations; thresholds are not part of it."""
+    """Name of the models behind a run's annotations.
+
+    Thresholds are not part of it: Label Studio shows the predictions of one version only, so a version of their own for
+    the few that a threshold changes would hide all the others.
+    """
     keys = run.manifest.keys
     text = "\n".join((run.manifest.run_id, keys.detect, keys.segment, keys.classify))
     return f"{VERSION_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from autolabel.errors import AutolabelError
 from autolabel.types import AnnotatedImage, Annotation, Image, LabelIssue
 from autolabel_connectors.label_studio.convert import from_regions, region_id, to_regions
-from autolabel_connectors.label_studio.remote import IMAGE_ID, PATH, VERSION_PREFIX, Key
+from autolabel_connectors.label_studio.remote import IMAGE_ID, PATH, Key
 from autolabel_connectors.merge import shape_digest
+from autolabel_connectors.ranking import flagged, priority
 from autolabel_connectors.receipts import Receipt
 from autolabel_connectors.shapes import Drawing, ShapeOptions, draw
 from autolabel_connectors.weight import MAX_BRUSH_BYTES, MAX_SHAPES, MAX_VERTICES, freeze_warning, weigh
@@ -22,8 +23,7 @@ from autolabel_connectors.weight import MAX_BRUSH_BYTES, MAX_SHAPES, MAX_VERTICE
 if TYPE_CHECKING:
     from label_studio_sdk.label_interface.interface import LabelInterface
 
-    from autolabel.connect import Order, PushOptions
-    from autolabel.dataset import Run
+    from autolabel.connect import PushOptions
     from autolabel_connectors.label_studio.label_config import Controls
 
 PRIORITY, NOTES = "priority", "autolabel_notes"
@@ -64,17 +64,6 @@ class Wanted:
             and prediction.get("score") == self.score
             and prediction.get("model_version") == model_version
         )
-
-
-def model_version(run: Run) -> str:
-    """Name of the models behind a run's predictions.
-
-    Thresholds are not part of it: Label Studio shows the predictions of one version only, so a version of their own for
-    the few that a threshold changes would hide all the others.
-    """
-    keys = run.manifest.keys
-    text = "\n".join((run.manifest.run_id, keys.detect, keys.segment, keys.classify))
-    return f"{VERSION_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 @dataclass(slots=True)
@@ -135,7 +124,7 @@ class Composer:
         extra: dict[str, Any] = {}
         if self.options.order != "path":
             extra[PRIORITY] = priority(item, doubts, self.options.order)
-        whole = [doubt for doubt in doubts if doubt.flagged and doubt.annotation_id is None]
+        whole = flagged(doubts, None)
         if self.issues:
             extra[NOTES] = "; ".join(f"{doubt.kind}: {doubt.reason}" for doubt in whole[:_NOTES_SHOWN])
         return extra
@@ -159,19 +148,6 @@ class Composer:
             )
 
 
-def priority(item: AnnotatedImage, doubts: Iterable[LabelIssue], order: Order) -> float:
-    """How soon a person should look at an image, in [0, 1], 1 first.
-
-    ``noisiest``: 1 minus the worst quality of its label issues. ``uncertain``: 1 minus its least sure region, by the
-    classifier's probability of the label where there is one, else the detector's score.
-    """
-    if order == "noisiest":
-        return round(1.0 - min((doubt.quality for doubt in doubts), default=1.0), 6)
-    if order == "uncertain":
-        return round(1.0 - min(map(_confidence, item.annotations), default=1.0), 6)
-    return 0.0
-
-
 def _heavy(image: Image, drawings: Sequence[Drawing]) -> bool:
     """Tell whether an image's regions are worth weighing, which takes as long as drawing them."""
     brush_bytes = 4 * image.width * image.height * sum(drawing.mask is not None for drawing in drawings)
@@ -184,23 +160,14 @@ def payload_of(items: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _confidence(annotation: Annotation) -> float:
-    probs = annotation.class_probs
-    sure = annotation.score if probs is None or annotation.label_id >= len(probs) else probs[annotation.label_id]
-    return float(min(max(sure, 0.0), 1.0))
-
-
 def _notes(annotation: Annotation, doubts: Iterable[LabelIssue]) -> dict[str, str]:
     """Gather what to tell a person about one region: flagged doubts, the worst first."""
-    flagged = sorted(
-        (doubt for doubt in doubts if doubt.flagged and doubt.annotation_id == annotation.id),
-        key=lambda doubt: doubt.quality,
-    )
+    worst_first = flagged(doubts, annotation.id)
     notes: dict[str, str] = {}
-    if flagged:
-        notes["noise"] = "; ".join(f"{doubt.kind} ({doubt.quality:.2f}): {doubt.reason}" for doubt in flagged)
-        notes["quality"] = f"{flagged[0].quality:.3f}"
-        suggested = next((doubt.suggested_label for doubt in flagged if doubt.suggested_label), None)
+    if worst_first:
+        notes["noise"] = "; ".join(f"{doubt.kind} ({doubt.quality:.2f}): {doubt.reason}" for doubt in worst_first)
+        notes["quality"] = f"{worst_first[0].quality:.3f}"
+        suggested = next((doubt.suggested_label for doubt in worst_first if doubt.suggested_label), None)
         if suggested:
             notes["suggested label"] = suggested
     return notes

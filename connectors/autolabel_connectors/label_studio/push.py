@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from autolabel.connect import Change, PushReport
 from autolabel.types import AnnotatedImage, Image, LabelIssue
-from autolabel_connectors.label_studio.compose import Composer, Wanted, model_version, priority
+from autolabel_connectors.label_studio.compose import Composer, Wanted
 from autolabel_connectors.label_studio.http import Api, MissingError, ServerError, TooLargeError, UnsureError
 from autolabel_connectors.label_studio.media import Cloud, Shown, Uploads, open_media
 from autolabel_connectors.label_studio.project import Project, get_project, open_project, show_version
 from autolabel_connectors.label_studio.remote import Key, RemoteTask, read_tasks
+from autolabel_connectors.ranking import model_version, priority
 
 if TYPE_CHECKING:
     from autolabel.connect import OnStep, PushOptions, Target
