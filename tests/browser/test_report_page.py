@@ -104,7 +104,6 @@ def test_boxes_lie_where_they_belong(page, place):
             assert [drawn["x"], drawn["y"]] == pytest.approx(box[:2], abs=2.0)
         if place == "lightbox":
             page.keyboard.press("Escape")
-            # The close event comes after the key, and gives the focus back.
             playwright.expect(scope).to_be_hidden()
             playwright.expect(page.locator(".card").nth(number).locator(".open")).to_be_focused()
 
@@ -166,7 +165,6 @@ def test_lightbox_opens_moves_and_closes(page):
     page.get_by_role("button", name="Next image").click()
     assert title.inner_text() == "a.png"
     page.keyboard.press("Escape")
-    # A dialog's close event, where the focus goes back, comes after the key's own.
     playwright.expect(box).to_be_hidden()
     playwright.expect(page.get_by_role("button", name="Enlarge a.png", exact=True)).to_be_focused()
 

@@ -229,18 +229,24 @@
   }
   box.querySelector(".previous").addEventListener("click", () => step(-1));
   box.querySelector(".next").addEventListener("click", () => step(1));
-  box.querySelector(".close").addEventListener("click", () => box.close());
-  stage.addEventListener("click", (event) => { if (event.target === stage) box.close(); });
-  box.addEventListener("close", () => {
-    if (box.open) return; // The event comes late: the next picture may be open by now.
+  function leave() {
     stage.replaceChildren();
     document.documentElement.style.overflow = "";
     opener?.element.querySelector(".open").focus();
-  });
+  }
+  function close() {
+    box.close();
+    leave();
+  }
+  box.querySelector(".close").addEventListener("click", close);
+  stage.addEventListener("click", (event) => { if (event.target === stage) close(); });
+  // Closed by other means, a back gesture for one. The event comes late: the next picture may be open by now.
+  box.addEventListener("close", () => { if (!box.open && stage.firstChild) leave(); });
   addEventListener("resize", () => { if (box.open) fit(); });
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (box.open && event.key === "ArrowRight") step(1);
+    if (box.open && event.key === "Escape") { event.preventDefault(); close(); }
+    else if (box.open && event.key === "ArrowRight") step(1);
     else if (box.open && event.key === "ArrowLeft") step(-1);
     else if (event.target.matches("input, select")) return;
     else if (event.key === "b") toggle("box");
