@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -95,12 +95,6 @@ class Labeler:
         self.keys = stage_keys(self.plan, models)
         self._lock = threading.Lock()
         self._done: Recent[tuple[str, str], Labelled] = Recent(_REMEMBERED)
-
-    @classmethod
-    def of_run(cls, run: RunManifest, models: Callable[[Recipe], Models]) -> Labeler:
-        """Label as a finished run did; ``models`` finds the models that its recipe names."""
-        recipe = Recipe.model_validate(dict(run.recipe))
-        return cls(recipe, models(recipe), run=run)
 
     @property
     def model_version(self) -> str:

@@ -18,6 +18,7 @@ from autolabel.types import Box, Failure, Mask, Segments
 from tests.conftest import Models as Fakes
 from tests.conftest import write_pictures
 from tests.fakes import BoxSegmenter, picture
+from tests.serve.helpers import of_run
 
 RECIPE = Recipe(prompt="scratch. dent.")
 
@@ -78,8 +79,8 @@ def test_a_labeler_of_a_run_has_its_recipe_ids_and_floor(workspace: Path, models
     folder = write_pictures(workspace / "images")
     lower = Recipe(prompt="scratch. dent.", proposals={"floor": 0.03}, thresholds={"min_score": 0.5})
     run = autolabel.run("images", recipe=lower, **models)
-    assert run.ontology == Labeler.of_run(run.manifest, lambda recipe: loaded(Fakes(), recipe)).plan.ontology
-    labeler = Labeler.of_run(run.manifest, lambda recipe: loaded(Fakes(), recipe))
+    assert run.ontology == of_run(run).plan.ontology
+    labeler = of_run(run)
     assert labeler.plan.floor == 0.03
     assert [answer.item for answer in labeler.label([read(path) for path in sorted(folder.iterdir())])] == list(run)
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from autolabel.colours import PALETTE, class_colour, luminance, text_colour
 from autolabel.errors import ImageError, UsageError
 from autolabel.ontology import LabelClass, Ontology
 from autolabel.report import write_report
 from autolabel.report.cards import data_uri, thumbnail_side
-from autolabel.report.colours import PALETTE, class_colour, luminance, text_colour
 from autolabel.report.sample import Sampler
 from autolabel.report.statistics import Statistics, disagrees
 from autolabel.types import Failure

@@ -57,3 +57,13 @@ def open_run(path: Path | None) -> Run:
     from autolabel.dataset import Run
 
     return Run.open(path)
+
+
+def recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sort flat options into the recipe's tables."""
+    changes = dict(settings)
+    names = ("min_score", "min_prob", "min_area_px", "nms_iou")
+    changes["thresholds"] = {name: changes.pop(name, None) for name in names}
+    changes["tiles"] = {"mode": changes.pop("tiles", None), "size": changes.pop("tile_size", None)}
+    changes["proposals"] = {"floor": changes.pop("floor", None)}
+    return {key: value for key, value in changes.items() if value is not None}

@@ -13,6 +13,7 @@ from autolabel.commands.common import (
     EXIT_PARTIAL,
     open_run,
     output_options,
+    recipe_changes,
     run_argument,
     screen_for,
     threshold_options,
@@ -76,7 +77,7 @@ def run(
 
     screen = screen_for(quiet, as_json)
     recipe = load_recipe(settings.pop("recipe"))[0]
-    changes = _recipe_changes(settings)
+    changes = recipe_changes(settings)
     started, done = time.monotonic(), 0
     with screen.progress() as show:
 
@@ -117,7 +118,7 @@ def resolve(run: Path | None, recipe: str | None, quiet: bool, as_json: bool, **
     from autolabel.config import load_recipe
     from autolabel.issues import read_notes
 
-    changes = _recipe_changes(settings)
+    changes = recipe_changes(settings)
     if recipe is not None:
         given = load_recipe(recipe)[0].merged(changes).model_dump(exclude_defaults=True)
         changes = {key: value for key, value in given.items() if key not in ("images", "models")}
@@ -140,16 +141,6 @@ def show(run: Path | None, quiet: bool, as_json: bool) -> None:
       autolabel show runs/scratch-dent-1f0c2a --json
     """
     _finish(screen_for(quiet, as_json), open_run(run), noise=False, report=False)
-
-
-def _recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
-    """Sort flat options into the recipe's tables."""
-    changes = dict(settings)
-    names = ("min_score", "min_prob", "min_area_px", "nms_iou")
-    changes["thresholds"] = {name: changes.pop(name, None) for name in names}
-    changes["tiles"] = {"mode": changes.pop("tiles", None), "size": changes.pop("tile_size", None)}
-    changes["proposals"] = {"floor": changes.pop("floor", None)}
-    return {key: value for key, value in changes.items() if value is not None}
 
 
 def _finish(

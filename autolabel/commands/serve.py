@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from autolabel.commands.common import options, threshold_options
+from autolabel.commands.common import options, recipe_changes, threshold_options
 from autolabel.errors import UsageError
 
 _SHOWN = ("max_vertices", "min_iou", "shape", "max_bytes", "pull_delay_s")
@@ -75,7 +75,6 @@ def serve(
       autolabel serve label-studio --run runs/line-3       and corrections come home
       autolabel serve label-studio --recipe line-3.toml --host 0.0.0.0 --port 9090
     """
-    from autolabel.commands.label import _recipe_changes
     from autolabel.config import load_recipe
     from autolabel.connect import load_connector
     from autolabel.interactive import Labeler, recipe_of
@@ -89,7 +88,7 @@ def serve(
     server, connector = load_server(tool), load_connector(tool)
     shown = {name: settings.pop(name) for name in _SHOWN}
     reference = settings.pop("recipe")
-    changes = _recipe_changes(settings)
+    changes = recipe_changes(settings)
     manifest = None
     if run is not None:
         from autolabel.dataset import Run

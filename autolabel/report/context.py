@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from autolabel.colours import class_colour, text_colour
 from autolabel.ontology import normalise
 from autolabel.report.cards import Card
-from autolabel.report.colours import class_colour, text_colour
 from autolabel.report.statistics import BINS, Statistics
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import cvat_sdk.auto_annotation as cvataa
 import numpy as np
 
 from autolabel.config import Recipe, load_recipe
+from autolabel.connect import Shape
 from autolabel.dataset import Run
 from autolabel.errors import AutolabelError, UsageError
 from autolabel.images.pixels import to_rgb
@@ -27,7 +28,7 @@ from autolabel.shards import ImageRow
 from autolabel.types import Annotation, Failure, Image, Mask
 from autolabel_connectors.cvat.convert import to_shapes
 from autolabel_connectors.cvat.labels import TYPES, Labels, LabelSpec
-from autolabel_connectors.shapes import SHAPES, Drawing, Shape, ShapeOptions, draw
+from autolabel_connectors.shapes import SHAPES, Drawing, ShapeOptions, draw
 
 if TYPE_CHECKING:
     import PIL.Image

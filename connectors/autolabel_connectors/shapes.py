@@ -8,22 +8,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
+from autolabel.connect import Shape
 from autolabel.errors import ConfigError
 from autolabel.export.contours import Ring, join, mask_parts, simplify
 from autolabel.types import Annotation, Box, Mask
 from autolabel_connectors.raster import GRID, Points, rasterise, snap
 from autolabel_connectors.rle import mask_box, mask_iou, union
 
-Shape = Literal["box", "polygon", "mask", "auto"]
 DrawnKind = Literal["box", "polygon", "mask"]
 RegionKind = Literal["box", "polygon", "mask", "ellipse", "line", "point", "unknown"]
 RegionOrigin = Literal["prediction", "prediction-changed", "manual"]
-SHAPES: tuple[Shape, ...] = ("box", "polygon", "mask", "auto")
+SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
 @dataclass(frozen=True, slots=True)

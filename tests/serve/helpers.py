@@ -12,8 +12,9 @@ from typing import Any
 
 import uvicorn
 
+import autolabel
 from autolabel.config import Recipe
-from autolabel.interactive import Labeler
+from autolabel.interactive import Labeler, recipe_of
 from autolabel.loading import models_for
 from autolabel.serving import ServeOptions
 from autolabel_connectors.serve.label_studio import Service
@@ -90,3 +91,9 @@ def install_squares(folder: Path) -> dict[str, str]:
     )
     paths = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+def of_run(run: autolabel.Run) -> Labeler:
+    """What labels as a finished run did, with the fakes."""
+    recipe = recipe_of(run.manifest, {})
+    return Labeler(recipe, models_for(recipe, given=Fakes()), run=run.manifest)

@@ -11,8 +11,6 @@ import pytest
 
 import autolabel
 from autolabel.connect import PushOptions
-from autolabel.interactive import Labeler
-from autolabel.loading import models_for
 from autolabel.serving import ServeOptions
 from autolabel.targets import remember
 from autolabel_connectors.label_studio.brush import decode_brush
@@ -24,7 +22,7 @@ from tests.conftest import write_pictures
 from tests.label_studio.conftest import label_studio  # noqa: F401
 from tests.label_studio.server import LabelStudioServer
 from tests.label_studio.sync import Bench
-from tests.serve.helpers import CONFIG, RECIPE, CountingSegmenter, labeler, serving
+from tests.serve.helpers import CONFIG, RECIPE, CountingSegmenter, labeler, of_run, serving
 
 
 def connect(server: LabelStudioServer, project: int, url: str, **more: Any) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def test_a_webhook_pulls_what_people_did_and_only_that(
         pull(project)
         pulled.set()
 
-    made = Labeler.of_run(run.manifest, lambda recipe: models_for(recipe, given=Fakes()))
+    made = of_run(run)
     with serving(made, options, Puller(told, 0.05)) as url:
         project = bench.project["id"]
         actions = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"]
@@ -171,7 +169,7 @@ def test_a_push_leaves_served_predictions_alone_and_a_pull_takes_none_for_a_pers
     run = autolabel.run("images", recipe=RECIPE, **Fakes())
     bench = Bench.of(label_studio)
     bench.push(run, shape="mask")
-    made = Labeler.of_run(run.manifest, lambda recipe: models_for(recipe, given=Fakes()))
+    made = of_run(run)
     with serving(made, ServeOptions(url=label_studio.url, token=label_studio.token, shape="mask")) as url:
         connect(label_studio, bench.project["id"], url)
         retrieve(label_studio, bench.project["id"], [task["id"] for task in bench.tasks()])

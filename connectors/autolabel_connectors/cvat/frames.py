@@ -104,12 +104,6 @@ def note_frames(receipts: Receipts, task: int, keys: Iterable[Key]) -> None:
     receipts.note(f"task:{task}", [list(key) for key in keys])
 
 
-def forget_task(receipts: Receipts, task: int) -> None:
-    """Forget a task that is gone."""
-    receipts.note(f"task:{task}", None)
-    receipts.note("tasks", [uid for uid in receipts.noted("tasks", []) if uid != task])
-
-
 def noted_frames(receipts: Receipts, task: int) -> list[Key] | None:
     """Return what was noted about a task's frames."""
     noted = receipts.noted(f"task:{task}")

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from autolabel.colours import class_colour
+from autolabel.connect import Shape
 from autolabel.ontology import Ontology, normalise
-from autolabel_connectors.shapes import DrawnKind, Shape
+from autolabel_connectors.shapes import DrawnKind
 
 SCORE, ANNOTATION_ID, NOISE, NOISE_REASON, SUGGESTED, MODEL = (
     "score",
@@ -76,8 +78,6 @@ def label_specs(ontology: Ontology, colours: Sequence[str] | None = None) -> lis
     the report.
     """
     if colours is None:
-        from autolabel.report.colours import class_colour
-
         colours = [class_colour(place) for place in range(len(ontology.names))]
     return [
         {"name": name, "color": colour, "type": "any", "attributes": attribute_specs()}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from autolabel.colours import PALETTE, class_colour
 from autolabel.ontology import Ontology
-from autolabel.report.colours import PALETTE, class_colour
 from autolabel_connectors.fiftyone import fields
 
 _CLASS_VIEWS = 30

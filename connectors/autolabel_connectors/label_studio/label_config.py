@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from autolabel.colours import class_colour
+from autolabel.connect import Shape
 from autolabel.errors import AutolabelError
 from autolabel.ontology import Ontology, normalise
-from autolabel_connectors.shapes import DrawnKind, Shape
+from autolabel_connectors.shapes import DrawnKind
 
 FormKind = Literal["rectangle", "polygon", "brush", "bitmask"]
 KINDS: Mapping[Shape, tuple[DrawnKind, ...]] = {
@@ -71,8 +73,6 @@ def label_config(ontology: Ontology, shapes: Shape = "auto", colours: Sequence[s
     are ``#rrggbb``, one for each class; without them each class has the colour of the report.
     """
     if colours is None:
-        from autolabel.report.colours import class_colour
-
         colours = [class_colour(place) for place in range(len(ontology.names))]
     view = ET.Element("View")
     ET.SubElement(view, "Image", name=_IMAGE, value=f"${_IMAGE}", zoom="true", zoomControl="true")

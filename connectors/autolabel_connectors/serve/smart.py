@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autolabel.connect import Shape
 from autolabel.errors import UsageError
 from autolabel.interactive import Pointed
 from autolabel.protocols import Prompt
@@ -15,7 +16,7 @@ from autolabel.types import Annotation, Box, Image
 from autolabel_connectors.label_studio.convert import from_region, to_regions
 from autolabel_connectors.label_studio.geometry import form_of
 from autolabel_connectors.label_studio.label_config import Controls, check_label_config
-from autolabel_connectors.shapes import Shape, ShapeOptions, draw
+from autolabel_connectors.shapes import ShapeOptions, draw
 
 _ORDER: tuple[Shape, ...] = ("mask", "polygon", "box")
 

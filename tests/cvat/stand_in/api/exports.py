@@ -35,7 +35,7 @@ def start_export(site: Site, request: Request, target: str, number: int, tasks: 
 
     def work() -> Row:
         if fmt != "COCO 1.0":
-            raise WorkFailedError("NotImplementedError: the stand-in exports COCO only")
+            raise WorkFailedError("the stand-in exports COCO only")
         files = coco_files(site, tasks, job, images)
         name = f"{target}_{number}_{subresource}_coco 1.0.zip"
         return {"path": f"/api/{target}s/{number}/dataset/download", "result": zipped(files), "filename": name}
