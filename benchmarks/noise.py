@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def judge(noisy: Noisy, work: Path, run: Path | None, evidence: Path | None) -> 
     overlooked = [
         (place_of[i.path], i.box.xyxy, i.quality, i.flagged) for i in issues if i.kind == "overlooked" and i.box
     ]
-    return {"scores": scores, "flags": flags, "overlooked": overlooked}
+    lacking = {place_of[i.path]: i.quality for i in issues if i.kind == "incomplete"}
+    return {"scores": scores, "flags": flags, "overlooked": overlooked, "lacking": lacking}
 
 
 def cleanlab_scores(noisy: Noisy, predictions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -135,6 +137,21 @@ def figures(noisy: Noisy, truth: dict[str, Any], found: dict[str, Any]) -> dict[
     return result
 
 
+def doubts_and_truth(noisy: Noisy, found: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Probability of an error as stated, and whether there is one, of labels (any kind) and of overlooked boxes."""
+    judged = [one["id"] for one in noisy.coco["annotations"] if not one.get("iscrowd")]
+    stated = sum(1 - np.array([found["scores"][kind][key] for key in judged]) for kind in LABEL_KINDS)
+    gone: dict[int, list[Any]] = {}
+    for one in noisy.missing:
+        gone.setdefault(one["image_id"], []).append(_xyxy(one["bbox"]))
+    boxes = found["overlooked"]
+    right = [any(_iou(box, other) >= HIT_IOU for other in gone.get(image, [])) for image, box, _, _ in boxes]
+    return {
+        "label": (np.clip(stated, 0, 1), np.array([key in noisy.kind for key in judged])),
+        "overlooked": (np.array([1 - quality for _, _, quality, _ in boxes]), np.array(right, np.bool_)),
+    }
+
+
 def _missing(noisy: Noisy, truth: dict[str, Any], found: dict[str, Any], flagged: bool) -> dict[str, float]:
     """Compare dropped with kept objects by the worst doubt at their place, and images that lack any with the others."""
     from sklearn.metrics import roc_auc_score
@@ -153,9 +170,12 @@ def _missing(noisy: Noisy, truth: dict[str, Any], found: dict[str, Any], flagged
     lacking = {one["image_id"] for one in noisy.missing}
     images = [image["id"] for image in truth["images"]]
     least = [min((doubt[1] for doubt in by_image.get(key, [])), default=1.0) for key in images]
+    lack = [key in lacking for key in images]
+    whole = [found.get("lacking", {}).get(key, 1.0) for key in images] if found.get("lacking") else least
     row = {
         "auroc": float(roc_auc_score(planted, -worst)),
-        "auroc_images": float(roc_auc_score([key in lacking for key in images], -np.array(least))),
+        "auroc_images": float(roc_auc_score(lack, -np.array(whole))),
+        "auroc_worst_doubt": float(roc_auc_score(lack, -np.array(least))),
         "seen": float(np.mean([bool(here) for here, p in zip(doubts, planted, strict=True) if p])),
     }
     if flagged:
@@ -176,11 +196,15 @@ def planted_noise(
 ) -> dict[str, Any]:
     """Run the protocol for all seeds; mean figures of ours and of cleanlab's defaults."""
     truth = json.loads(coco.read_text())
+    from autolabel.quality.calibrate import reliability
+
     ours, theirs, seeds = [], [], []
+    stated: list[dict[str, tuple[Any, Any]]] = []
     for seed in SEEDS:
         noisy = plant(truth, seed)
         with tempfile.TemporaryDirectory() as work:
             mine = judge(noisy, Path(work), run, evidence)
+        stated.append(doubts_and_truth(noisy, mine))
         other = cleanlab_scores(noisy, predictions)
         ours.append(figures(noisy, truth, mine))
         theirs.append(figures(noisy, truth, other))
@@ -191,6 +215,11 @@ def planted_noise(
         "ours": _mean(ours),
         "cleanlab": _mean(theirs),
         "seeds": seeds,
+        "reliability": {
+            kind: {**asdict(curve), "error": curve.error}
+            for kind in ("label", "overlooked")
+            for curve in [reliability(*(np.concatenate([one[kind][part] for one in stated]) for part in (0, 1)))]
+        },
     }
 
 
@@ -254,6 +283,46 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def reliability_table(results: dict[str, Any]) -> str:
+    """Render how often what was called wrong with some probability was wrong, as Markdown."""
+    lines = ["| set | doubt | stated | wrong | rows |", "|---|---|---|---|---|"]
+    for name, result in results.items():
+        for kind, curve in result["reliability"].items():
+            for stated, seen, rows in zip(curve["predicted"], curve["observed"], curve["rows"], strict=True):
+                lines.append(f"| {name} | {kind} | {stated:.2f} | {seen:.2f} | {rows} |")
+            lines.append(f"| {name} | {kind} | mean distance | {curve['error']:.3f} | {sum(curve['rows'])} |")
+    return "\n".join(lines)
+
+
+def diagram(results: dict[str, Any]) -> str:
+    """Draw what was stated against what came out, as SVG: one square for each set and doubt, dots as large as rows."""
+    side, gap = 180, 60
+    parts = []
+    curves = [(f"{name}: {kind}", c) for name, r in results.items() for kind, c in r["reliability"].items()]
+    for number, (title, curve) in enumerate(curves):
+        x = gap // 2 + number * (side + gap)
+        points = [
+            (x + p * side, 40 + (1 - o) * side) for p, o in zip(curve["predicted"], curve["observed"], strict=True)
+        ]
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        dots = "".join(
+            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{1.5 + np.log10(rows):.1f}"><title>{rows}</title></circle>'
+            for (a, b), rows in zip(points, curve["rows"], strict=True)
+        )
+        parts.append(
+            f'<text x="{x}" y="28">{title}, off by {curve["error"]:.3f}</text>'
+            f'<rect x="{x}" y="40" width="{side}" height="{side}" fill="none" stroke="#999"/>'
+            f'<path d="M{x} {40 + side}L{x + side} 40" stroke="#999" stroke-dasharray="4 4"/>'
+            f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="1.5"/><g fill="#2563eb">{dots}</g>'
+            f'<text x="{x}" y="{side + 58}">stated 0 to 1, wrong 0 to 1 upwards</text>'
+        )
+    width = len(curves) * (side + gap)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{side + 70}" font-family="sans-serif" '
+        f'font-size="11"><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+    )
+
+
 def _rates(planted: Any, hit: Any) -> dict[str, float]:
     both = int((planted & hit).sum())
     return {
@@ -285,6 +354,7 @@ def main() -> None:
     parser.add_argument("--procedural", type=Path)
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="write the reliability diagram, SVG")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     if arguments.procedural:
@@ -297,10 +367,12 @@ def main() -> None:
         predictions = json.loads(evidence.read_text())
         results["coco100"] = planted_noise(folder / "instances.json", predictions, None, evidence)
     report: dict[str, Any] = {"planted": results}
-    sys.stdout.write(table(results) + "\n")
+    sys.stdout.write(table(results) + "\n\n" + reliability_table(results) + "\n")
     if arguments.shared:
         report["cifar10"] = cifar(arguments.shared / "label_noise" / "cifar10_test")
         sys.stdout.write(f"\nCIFAR-10: {json.dumps(report['cifar10'])}\n")
+    if arguments.plot:
+        arguments.plot.write_text(diagram(results))
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -85,7 +85,7 @@ class ClassPlatt:
     slope: Reals
 
     @classmethod
-    def fit(cls, log_odds: Reals, y: Flags, classes: Ints, count: int) -> ClassPlatt:
+    def fit(cls, log_odds: Reals, y: Flags, classes: Ints, count: int, ridge: float = _CLASS_RIDGE) -> ClassPlatt:
         """Fit ``(N,)`` log odds to outcomes, a Newton step for all classes at once; class -1 belongs to none."""
         offset, slope = np.zeros(count), np.ones(count)
         known = classes >= 0
@@ -94,9 +94,9 @@ class ClassPlatt:
             p = sigmoid(offset[k] + slope[k] * z)
             c, residual = np.maximum(p * (1 - p), 1e-5), outcome - p
             add = _Adder(k, count)
-            g0 = add(residual) - _CLASS_RIDGE / 4 * offset
-            g1 = add(residual * z) - _CLASS_RIDGE * (slope - 1)
-            h00, h01, h11 = add(c) + _CLASS_RIDGE / 4, add(c * z), add(c * z * z) + _CLASS_RIDGE
+            g0 = add(residual) - ridge / 4 * offset
+            g1 = add(residual * z) - ridge * (slope - 1)
+            h00, h01, h11 = add(c) + ridge / 4, add(c * z), add(c * z * z) + ridge
             determinant = h00 * h11 - h01 * h01
             offset += np.clip((h11 * g0 - h01 * g1) / determinant, -2, 2)
             slope += np.clip((h00 * g1 - h01 * g0) / determinant, -0.5, 0.5)
@@ -127,10 +127,15 @@ class Curve:
     platt: ClassPlatt | None
 
     @classmethod
-    def fit(cls, x: Reals, y: Flags, classes: Ints | None = None, count: int = 0) -> Curve:
-        """Fit features ``(N, F)`` to outcomes; ``classes`` ``(N,)`` of ``count``."""
-        pooled = Logistic.fit(x, y)
-        platt = None if classes is None else ClassPlatt.fit(pooled.log_odds(x), y, classes, count)
+    def fit(cls, x: Reals, y: Flags, classes: Ints | None = None, count: int = 0, repeats: int = 1) -> Curve:
+        """Fit features ``(N, F)`` to outcomes; ``classes`` ``(N,)`` of ``count``.
+
+        Rows that are there ``repeats`` times over, with small changes, say little more than once.
+        """
+        pooled = Logistic.fit(x, y, ridge=float(repeats))
+        platt = None
+        if classes is not None:
+            platt = ClassPlatt.fit(pooled.log_odds(x), y, classes, count, _CLASS_RIDGE * repeats)
         return cls(pooled, platt)
 
     def log_odds(self, x: Reals, classes: Ints | None = None) -> Reals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ _SAME_SPOT = 0.7
 class Lessons:
     """Rows to learn from: of labels (features, planted kind, fold, class) and of evidence without one.
 
-    ``lost`` says which of the latter lie where a label was dropped.
+    ``lost`` says which of the latter lie where a label was dropped, ``free_image`` in which image of which round.
+    Of each image of each round ``(R · I,)``: how many labels it has left, and whether any was dropped.
     """
 
     features: Reals
@@ -35,6 +37,11 @@ class Lessons:
     lost: Flags
     free_fold: Ints
     free_label: Ints
+    free_image: Ints
+    image_labels: Ints
+    image_lacks: Flags
+    image_fold: Ints
+    rounds: int
 
 
 def lessons_of(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int) -> Lessons:
@@ -43,14 +50,17 @@ def lessons_of(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int
         labels, opinions = _part(labels, opinions, pictures, seed)
     rounds = int(np.clip(np.ceil(_ENOUGH_PLANTED / max(len(labels) * RATE * 3, 1)), 1, _MOST_ROUNDS))
     taught = [_round(labels, opinions, pictures, np.random.default_rng([seed, number])) for number in range(rounds)]
-    return Lessons(*(np.concatenate([one[column] for one in taught]) for column in range(8)))
+    columns: list[Any] = [np.concatenate([one[column] for one in taught]) for column in range(12)]
+    columns[8] = np.concatenate([one[8] + number * len(pictures) for number, one in enumerate(taught)])
+    return Lessons(*[*columns, rounds])
 
 
 def candidates(labels: Labels, opinions: Opinions, pictures: Pictures) -> tuple[Ints, Reals]:
     """Evidence rows without a label, the best of each spot, and what is known of them ``(C, F)``."""
     evidence, images = opinions.evidence, len(pictures)
     near = surroundings(evidence, labels, images)
-    rows = np.flatnonzero(near.free & ~_shadowed(opinions, images))
+    shadowed = _shadowed(opinions, images)
+    rows = np.flatnonzero(near.free & ~shadowed)
     z = logit(opinions.object[rows], 0.001)
     scale = np.sqrt(pictures.sizes_wh.prod(1))[evidence.image[rows]]
     columns = [
@@ -64,13 +74,34 @@ def candidates(labels: Labels, opinions: Opinions, pictures: Pictures) -> tuple[
         near.around_same[rows],
         logit(opinions.certain[rows]),
         np.log(np.sqrt(np.maximum(box_areas(evidence.boxes_xyxy[rows]), 1)) / scale),
+        *_counted(labels, opinions, np.flatnonzero(~shadowed), rows),
     ]
     return rows, np.column_stack([np.asarray(column, np.float64) for column in columns])
 
 
-def _round(
-    labels: Labels, opinions: Opinions, pictures: Pictures, rng: np.random.Generator
-) -> tuple[Reals, Ints, Ints, Ints, Reals, Flags, Ints, Ints]:
+def _counted(labels: Labels, opinions: Opinions, one_each: Ints, rows: Ints) -> list[Reals]:
+    """Count labels and expected objects round candidates ``(C,)``: in the image, and of the class in it.
+
+    Where ten are expected and six are labelled, a candidate is more likely to be a lost label than a false alarm.
+    ``one_each`` are evidence rows, one for each spot.
+    """
+    evidence, classes = opinions.evidence, opinions.classes
+    real = np.flatnonzero(~labels.crowd & (labels.label >= 0))
+    columns = []
+    for of_label, of_evidence in (
+        (labels.image, evidence.image),
+        (labels.image * classes + labels.label, evidence.image * classes + evidence.label),
+    ):
+        groups, place = np.unique(np.concatenate([of_label[real], of_evidence]), return_inverse=True)
+        given = np.bincount(place[: len(real)], minlength=len(groups))
+        place = place[len(real) :]
+        expected = np.bincount(place[one_each], opinions.object[one_each], len(groups))
+        given, expected = np.log1p(given[place[rows]]), np.log1p(expected[place[rows]])
+        columns += [given, expected, expected - given]
+    return [*columns, columns[3] == 0]
+
+
+def _round(labels: Labels, opinions: Opinions, pictures: Pictures, rng: np.random.Generator) -> tuple[Any, ...]:
     planted = plant(labels, pictures, opinions.classes, rng)
     made = planted.labels
     taught = ~made.crowd
@@ -85,7 +116,16 @@ def _round(
         _lost(planted, labels, opinions, rows, len(pictures)),
         folds_of(evidence.image[rows]),
         evidence.label[rows],
+        evidence.image[rows],
+        labels_left(made, len(pictures)),
+        np.bincount(labels.image[planted.dropped], minlength=len(pictures)) > 0,
+        folds_of(np.arange(len(pictures))),
     )
+
+
+def labels_left(labels: Labels, images: int) -> Ints:
+    """Count each image's labels ``(I,)``; crowds are none."""
+    return np.asarray(np.bincount(labels.image[~labels.crowd], minlength=images), np.int64)
 
 
 def _lost(planted: Planted, labels: Labels, opinions: Opinions, rows: Ints, images: int) -> Flags:

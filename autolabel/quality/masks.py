@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.quality.runs import crop_of, runs_of
+from autolabel.runlengths import crop_of, runs_of
 from autolabel.types import Box, Mask
 
 _LEAST_FIT = 0.5

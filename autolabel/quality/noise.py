@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autolabel.corrections import FOLDER as DECISIONS
 from autolabel.errors import UsageError
-from autolabel.issues import write_issues
-from autolabel.manifest import now, write_atomically
+from autolabel.issues import read_notes, write_issues
+from autolabel.manifest import fingerprint, now, write_atomically
 from autolabel.quality.coco_files import Audit, read_labels, read_results
 from autolabel.quality.from_run import (
     RunEvidence,
@@ -27,6 +29,7 @@ from autolabel.quality.from_run import (
 from autolabel.quality.judge import judge
 from autolabel.quality.material import Evidence, Labels, Pictures, joined
 from autolabel.quality.ragged import Flags
+from autolabel.quality.second_look import read_second_look
 from autolabel.quality.table import IssueRows, Judged, quality_table
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ class Material:
     """Everything a pass judges and judges by.
 
     ``evidence`` did not make the labels; ``own`` are the proposals that did, None for labels from elsewhere. ``closed``
-    ``(I,)`` are images that a person declared complete.
+    ``(I,)`` are images that a person declared complete. ``again`` says that all evidence is a second look by the
+    detector that made the labels, ``bundled`` that this is the starter pack's; ``threshold`` divided its proposals.
     """
 
     pictures: Pictures
@@ -76,6 +80,9 @@ class Material:
     closed: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
     read: Callable[[int], bytes] | None = None
     notes: tuple[str, ...] = ()
+    again: bool = False
+    bundled: bool = False
+    threshold: float = 0.35
 
 
 def find_noise(
@@ -108,6 +115,8 @@ def find_noise(
     judged = judge(material, options, on_step)
     on_step("writing")
     notes = _notes(material, judged, labels, evidence, time.perf_counter() - started)
+    if run is not None:
+        notes["state"] = _state(run)
     table = judged.issues.table()
     qualities = quality_table(material.labels, material.pictures, material.names, judged.qualities)
     write_tables(folder, table, qualities, notes)
@@ -121,6 +130,21 @@ def find_noise(
         tuple(notes["notes"]),
         time.perf_counter() - started,
     )
+
+
+def up_to_date(run: Run) -> bool:
+    """Tell whether a run's issues speak of it as it is now; those of an audit of other labels are never replaced."""
+    notes = read_notes(run.path)
+    return notes is not None and (notes.get("labels") != "run" or notes.get("state") == _state(run))
+
+
+def _state(run: Run) -> str:
+    """Fingerprint of what was labelled and decided: a changed image has a newer shard, a decision another file."""
+    shards = sum(1 for _ in (run.path / "shards").iterdir())
+    decided = [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((run.path / DECISIONS).glob("*.parquet"))
+    ]
+    return fingerprint([run.manifest.keys.model_dump(), dict(run.manifest.counts), shards, decided])
 
 
 def write_tables(folder: Path, issues: pa.Table, qualities: pa.Table, notes: dict[str, Any]) -> None:
@@ -142,15 +166,19 @@ def read_quality(folder: Path) -> pa.Table:
 def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Material:
     pictures, classes = pictures_of(run), run.labels
     files = [read_results(path, pictures, ontology=classes) for path in evidence]
+    second = read_second_look(run, pictures, len(classes.classes))
     return Material(
         pictures,
         classes.names,
         labels_of_run(run),
-        joined(files, len(classes.classes)),
+        joined([*files, second], len(classes.classes)),
         evidence_of_run(run, pictures, masks=False),
         str(run.manifest.assign),
         reviewed_images(run, pictures),
         _reader(run),
+        again=len(second) > 0 and not files,
+        bundled=str(run.manifest.resolved.get("detector", "")).endswith(":starter"),
+        threshold=float(run.manifest.resolved.get("thresholds", {}).get("min_score", 0.35)),
     )
 
 
@@ -164,15 +192,18 @@ def _of_file(
         found.append(
             evidence_of_run(run, audit.pictures, masks=options.masks and audit.labels.shapes is not None).evidence
         )
+        found.append(read_second_look(run, audit.pictures, len(audit.classes)))
     found += [read_results(path, audit.pictures, audit.image_of, audit.class_of) for path in evidence]
     if not found:
         raise UsageError(
             "labels alone cannot be judged: name a RUN over the same images, or pass --evidence results.json"
         )
     read = _reader(run) if run is not None else _folder_reader(audit, images)
-    none = np.zeros(len(audit.pictures), np.bool_)
+    # What the labels could not know of, they did not overlook.
     joint = joined(found, len(audit.classes))
-    return Material(audit.pictures, audit.classes, audit.labels, joint, closed=none, read=read, notes=audit.notes)
+    listed = np.isin(np.arange(len(audit.pictures)), list(audit.image_of.values()))
+    joint = joint.take(listed[joint.image] & np.isin(joint.label, list(audit.class_of.values())))
+    return Material(audit.pictures, audit.classes, audit.labels, joint, closed=~listed, read=read, notes=audit.notes)
 
 
 def _reader(run: Run) -> Callable[[int], bytes]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from autolabel.geometry import box_areas
 from autolabel.quality.calibrate import Reliability, cross_fit, folds_of, logit, reliability, sigmoid
-from autolabel.quality.classes import class_judge, pooled_opinion
+from autolabel.quality.classes import class_judge
 from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.ragged import Flags, Ints, Reals, best_of, best_place, overlapping, pair_intersections
 
@@ -76,13 +76,6 @@ class Opinions:
         if self.judged is None:
             return self.evidence.label[rows]
         return np.asarray(self.judged[rows].argmax(1), np.int64)
-
-
-def raw_opinions(evidence: Evidence, classes: int) -> Opinions:
-    """Take scores as they are, where there is too little to calibrate them with."""
-    certain = np.full(len(evidence), 0.9 if classes > 1 else 1.0, np.float32)
-    judged = pooled_opinion(evidence, classes) if evidence.opinions else None
-    return Opinions(evidence, evidence.score.astype(np.float32), certain, judged, classes, None)
 
 
 def opinions_of(evidence: Evidence, labels: Labels, pictures: Pictures, classes: int) -> Opinions:

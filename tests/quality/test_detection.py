@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from autolabel.quality.detection import KINDS, mixture_share, raw_scores, saturated, score_boxes
-from autolabel.quality.opinions import opinions_of, raw_opinions
+from autolabel.quality.detection import KINDS, mixture_share, saturated, score_boxes
+from autolabel.quality.opinions import opinions_of
 from autolabel.quality.plant import DROPPED, INVENTED, SHIFTED, SWAPPED, plant
+from autolabel.quality.prior import relative, score_by_prior, usual_pivots, views_of
 from autolabel.quality.ragged import overlapping
 from tests.quality.sets import NAMES, evidence_of, grid, labels_of, pictures
 
@@ -37,18 +38,23 @@ def test_right_labels_are_rarely_flagged():
     assert np.mean(np.sum(list(boxes.error.values()), axis=0) > 0.5) < 0.08
 
 
-def test_a_small_set_is_judged_by_the_scores_as_they_are():
+def test_a_small_set_is_judged_by_what_was_learnt_elsewhere():
+    """Three labels in two images: one of another class, one with nothing near, one beside what is there."""
     labels = labels_of([0, 0, 1], [(0, 0, 100, 100), (200, 200, 300, 300), (0, 0, 100, 100)], [0, 1, 2])
     evidence = evidence_of(
         [0, 1, 1], [(0, 0, 100, 100), (40, 0, 140, 100), (200, 200, 300, 300)], [1, 2, 0], [0.9, 0.8, 0.7]
     )
-    boxes, overlooked = raw_scores(labels, raw_opinions(evidence, 3), pictures(2))
+    seen = relative(evidence, np.array([0.3]), 3)
+    boxes, overlooked = score_by_prior("others", labels, views_of(labels, seen, pictures(2)), pictures(2))
     assert [max(KINDS, key=lambda kind: boxes.error[kind][row]) for row in range(3)] == ["swap", "spurious", "location"]
-    assert overlooked.error.tolist() == pytest.approx([0.8, 0.7])
+    assert set(overlooked.rows.tolist()) == {1, 2}
+    assert overlooked.error[1] > overlooked.error[0]  # what lies beside a label of its class is rather that label's
 
 
 def test_no_labels_and_no_evidence():
-    boxes, overlooked = raw_scores(labels_of([], [], []), raw_opinions(evidence_of([], [], [], []), 3), pictures(2))
+    nothing, none = labels_of([], [], []), evidence_of([], [], [], [])
+    views = views_of(nothing, relative(none, usual_pivots(none, 0), 3), pictures(2))
+    boxes, overlooked = score_by_prior("others", nothing, views, pictures(2))
     assert all(len(error) == 0 for error in boxes.error.values())
     assert len(overlooked.rows) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from click.testing import CliRunner
 
 from autolabel.cli import cli
 from autolabel.corrections import write_decisions
+from autolabel.dataset import Run
 from autolabel.errors import UsageError
 from autolabel.issues import read_issues, read_notes
 from autolabel.quality import NoiseOptions, find_noise, read_quality
+from autolabel.quality.noise import up_to_date
 from autolabel.quality.plant import SWAPPED, plant
 from autolabel.types import Correction, Review
 from tests.quality.sets import NAMES, grid, labels_of, write_coco, write_results
@@ -75,12 +78,35 @@ def test_a_run_is_judged_by_its_other_opinion(make_run):
     assert "label" not in result.flagged
 
 
+def test_issues_stand_until_labels_change(make_run, audit):
+    """A run that has not changed is not judged again; an audit of other labels is never replaced."""
+    run = make_run(count=6)
+    assert not up_to_date(run)
+    find_noise(run, options=NO_IMAGES)
+    assert up_to_date(run)
+    item = next(item for item in run if item.annotations)
+    gone = item.annotations[0]
+    decision = Correction("deleted", item.image.path, item.image.id, gone.id, before_box=gone.box, source="test")
+    write_decisions(run.path, "test", [decision])
+    assert not up_to_date(Run.open(run.path))
+    find_noise(Run.open(run.path), options=NO_IMAGES)
+    assert up_to_date(Run.open(run.path))
+    # As many decisions, but others.
+    write_decisions(run.path, "test", [replace(decision, action="accepted", label=gone.label, box=gone.box)])
+    assert not up_to_date(Run.open(run.path))
+    path = run.path / "people.json"
+    path.write_text(json.dumps(run.to_coco()))
+    find_noise(run, path, options=NO_IMAGES)
+    assert up_to_date(Run.open(run.path))
+
+
 def test_a_tiny_run_says_that_it_is_too_small(make_run):
     result = find_noise(make_run(count=2), options=NO_IMAGES)
     assert any("too few" in note for note in result.notes)
 
 
 def test_labels_against_a_run(make_run, tmp_path):
+    """The one label that is gone is the one place where something was overlooked."""
     run = make_run(count=20)
     coco = run.to_coco()
     coco["annotations"] = coco["annotations"][1:]
@@ -90,9 +116,25 @@ def test_labels_against_a_run(make_run, tmp_path):
     assert result.labels == len(coco["annotations"])
     overlooked = [issue for issue in read_issues(tmp_path / "out") if issue.kind == "overlooked"]
     assert len(overlooked) == 1
-    assert overlooked[0].flagged
+    assert overlooked[0].quality < 0.8
+    assert any("too few to learn from" in note for note in result.notes)
     assert overlooked[0].path in {image.path for image in run.images()}
     assert not run.issues()
+
+
+def test_what_the_labels_do_not_know_of_was_not_overlooked(make_run, tmp_path):
+    """Images and classes that a file does not list are no gaps in it."""
+    run = make_run(count=10)
+    coco = run.to_coco()
+    left = coco["images"][0]["id"]
+    scratch = next(one["id"] for one in coco["categories"] if one["name"] == "scratch")
+    coco["images"] = coco["images"][1:]
+    coco["categories"] = [one for one in coco["categories"] if one["id"] == scratch]
+    coco["annotations"] = [o for o in coco["annotations"] if o["image_id"] != left and o["category_id"] == scratch]
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(coco))
+    find_noise(run, path, out=tmp_path / "out", options=NO_IMAGES)
+    assert not [issue for issue in read_issues(tmp_path / "out") if issue.kind == "overlooked"]
 
 
 def test_peoples_decisions_are_not_judged(make_run):
@@ -165,3 +207,16 @@ def test_labels_that_do_not_fit_the_run(make_run, audit):
         find_noise(None, labels, options=NO_IMAGES)
     with pytest.raises(UsageError, match="ids of another file"):
         find_noise(run, None, [results], options=NO_IMAGES)
+
+
+def test_a_second_look_that_cannot_be_taken_is_said_or_refused(make_run):
+    """Left to itself the pass goes on without; asked for by name it is an error."""
+    run = make_run(count=3)
+    answer = CliRunner().invoke(cli, ["noise", str(run.path), "--skip-images"])
+    assert answer.exit_code == 0, answer.output
+    assert "no second look" in answer.output
+    assert "fake:squares" in answer.output
+    answer = CliRunner().invoke(cli, ["noise", str(run.path), "--skip-images", "--second-look", "on"])
+    assert answer.exit_code == 1
+    answer = CliRunner().invoke(cli, ["noise", str(run.path), "--skip-images", "--second-look", "off"])
+    assert "fake:squares" not in answer.output

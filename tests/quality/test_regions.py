@@ -15,7 +15,7 @@ from autolabel.quality.masks import as_mask, mask_quality
 from autolabel.quality.material import Pictures
 from autolabel.quality.outliers import find_outliers
 from autolabel.quality.pictures import find_picture_issues
-from autolabel.quality.runs import crop_of, runs_of
+from autolabel.runlengths import crop_of, runs_of
 from autolabel.types import Box, Mask
 from tests.quality.sets import NAMES, labels_of
 
