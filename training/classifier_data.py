@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -23,6 +22,7 @@ from training.dataset import BUCKETS, DISTRACTOR_NAMES, WORK, SceneStore
 from training.detector_data import recolour
 from training.generator import CLASS_NAMES, TRAINED, box_of, generate
 from training.natural import natural_size
+from training.processes import process_pool
 from training.seeds import TRAIN
 from training.vocabulary import NAMED_DISTRACTORS, SYNONYMS
 
@@ -200,7 +200,7 @@ def main() -> None:
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     chunks = [c for c in range(0, arguments.pictures, 50) if not (FOLDER / f"natural_{c}.npz").exists()]
-    with ProcessPoolExecutor(arguments.workers) as pool:
+    with process_pool(arguments.workers) as pool:
         list(pool.map(_natural_chunk, chunks, [50] * len(chunks)))
 
 

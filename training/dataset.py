@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from training.generator import CLASS_NAMES, TRAINED, Scene, generate
 from training.generator.distractors import DISTRACTORS
+from training.processes import process_pool
 from training.runtime import WORK
 from training.seeds import TRAIN
 
@@ -77,6 +78,10 @@ class SceneStore:
         found = [np.arange(c * CHUNK, min((c + 1) * CHUNK, self.bucket.count)) for c in chunks]
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
+    def clean(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of the pictures ``(N,)`` show no defect, ``(N,)``."""
+        return np.asarray(self.labels[indices, 0] < 0)
+
     def put(self, index: int, scene: Scene) -> None:
         """Store a scene, shrunk by area averaging where it was painted larger than the bucket."""
         size = (self.bucket.width, self.bucket.height)
@@ -108,7 +113,7 @@ def _fill_chunk(bucket: Bucket, chunk: int) -> int:
 def fill(workers: int, pictures: int) -> None:
     """Generate what is missing of the first ``pictures`` with ``workers`` processes."""
     share = min(1.0, pictures / sum(bucket.count for bucket in BUCKETS))
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         jobs = []
         for bucket in BUCKETS:
             folder = SceneStore(bucket).folder

@@ -20,6 +20,8 @@ from training.generator import CLASS_NAMES
 from training.vocabulary import SPECIAL, prompt_for
 
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
+CLEAN_WEIGHT: Final = 2.0
+"""How much more often a picture without defects is shown: it teaches what to leave alone."""
 STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -81,7 +83,9 @@ class DetectorBatches:
         spans = class_spans(ids, [k for _, k in phrases], len(CLASS_NAMES))
         named = {k for _, k in phrases}
         images, truths = [], []
-        for index in rng.choice(store.finished(), size, replace=False):
+        finished = store.finished()
+        weights = np.where(store.clean(finished), CLEAN_WEIGHT, 1.0)
+        for index in rng.choice(finished, size, replace=False, p=weights / weights.sum()):
             image, boxes, labels = augment(rng, store, int(index), out_wh, height / bucket.height, upright)
             kept = [i for i, k in enumerate(labels) if k in named]
             images.append(image)

@@ -1,145 +1,74 @@
-"""Measure the saved starter models, as users load them: ``python -m training.evaluate --split test --write``."""
+"""Measure the starter pack through the product: ``python -m training.evaluate --split test --write``.
+
+Each part can be measured alone and is kept as soon as it is known; the same command with ``--only`` adds to the file.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import open_clip
-import torch
-from hydra.utils import instantiate
-from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-
-from training.generator import EDITIONS, PUBLISHED, Edition
-from training.metrics import evaluate
-from training.natural import Labelled, natural_set
-from training.runtime import STARTER
-from training.train_classifier import cosines, natural_crops
-from training.train_detector import detect
-from training.train_segmenter import measure as measure_masks
-from training.vocabulary import SYNONYMS
+from training import evaluate_parts, evaluate_photos, evaluate_run, evaluate_speed, evaluate_words
+from training.generator import EDITIONS, PUBLISHED
+from training.intervals import ROUNDS
+from training.natural import natural_set
+from training.runtime import STARTER, WORK
 
 METRICS: Final = Path(__file__).parent / "metrics.json"
-
-
-def load_detector(folder: Path) -> tuple[Any, Any]:
-    """Load the model in float32 and its processor."""
-    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoProcessor.from_pretrained(folder)
-
-
-def load_segmenter(folder: Path) -> Any:
-    """SAM 2 from its configuration and weights."""
-    configuration: Any = OmegaConf.load(folder / "config.yaml")
-    model = instantiate(configuration["model"], _recursive_=True)
-    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()}, strict=True)
-    return model.eval()
-
-
-def load_classifier(folder: Path) -> Any:
-    """CLIP through open_clip."""
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    return model.eval()
-
-
-def detector_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
-    """Box AP50 per class, recall, the best threshold, and how many boxes unknown words draw."""
-    model, processor = load_detector(weights / "detector")
-    names = edition.classes
-    begun = time.monotonic()
-    found = [detect(model, processor.image_processor, processor.tokenizer, p.path, names) for p in pictures]
-    seconds = (time.monotonic() - begun) / len(pictures)
-    truth = [(p.boxes, p.labels) for p in pictures]
-    report = asdict(evaluate(found, truth, names))
-    seen = [i for i, p in enumerate(pictures) if p.surface not in edition.held_out]
-    kept = evaluate([found[i] for i in seen], [truth[i] for i in seen], names)
-    synonyms = tuple(SYNONYMS[name][3] for name in names)
-    others = [detect(model, processor.image_processor, processor.tokenizer, p.path, synonyms) for p in pictures]
-    unknown = [
-        detect(model, processor.image_processor, processor.tokenizer, p.path, ("cat", "car", "bottle"))
-        for p in pictures[:60]
-    ]
-    return {
-        **report,
-        "mean_ap50_seen_surfaces": kept.mean_ap50,
-        "synonyms": list(synonyms),
-        "mean_ap50_synonyms": evaluate(others, truth, names).mean_ap50,
-        "unknown_words_boxes_over_0.3_per_picture": float(np.mean([(f.scores.max(1) > 0.3).sum() for f in unknown])),
-        "seconds_per_picture": seconds,
-    }
-
-
-def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.float64], bins: int = 10) -> float:
-    """Mean distance of confidence ``(N,)`` from the share that is right ``(N,)``, over equal bins, by their counts."""
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(float((confidence[places == b] - right[places == b]).sum())) for b in range(bins)]
-    return sum(gaps) / max(1, len(right))
-
-
-def classifier_report(
-    pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER
-) -> dict[str, Any]:
-    """Top-1 on ground-truth crops with the class names, with synonyms, and the cross-entropy."""
-    model = load_classifier(weights / "classifier")
-    names = edition.classes
-    pixels, labels = natural_crops(pictures)
-    begun = time.monotonic()
-    similarity = cosines(model, pixels, names)
-    seconds = (time.monotonic() - begun) / len(labels)
-    right = (similarity.argmax(1).numpy() == labels).astype(float)
-    synonyms = tuple(SYNONYMS[name][3] for name in names)
-    others = (cosines(model, pixels, synonyms).argmax(1).numpy() == labels).astype(float)
-    scale = float(model.logit_scale.detach().exp())
-    confidence = (scale * similarity).softmax(1).max(1).values.numpy()
-    return {
-        "crops": len(labels),
-        "top1": float(right.mean()),
-        "top1_per_class": {name: float(right[labels == k].mean()) for k, name in enumerate(names)},
-        "top1_synonyms": float(others.mean()),
-        "cross_entropy": float(cross_entropy(scale * similarity, torch.from_numpy(labels))),
-        "mean_confidence": float(confidence.mean()),
-        "expected_calibration_error": calibration_error(confidence, right),
-        "logit_scale": scale,
-        "seconds_per_crop": seconds,
-    }
-
-
-def segmenter_report(pictures: list[Labelled], edition: Edition = PUBLISHED, weights: Path = STARTER) -> dict[str, Any]:
-    """Mean IoU per class with ground-truth boxes, against filling the box."""
-    begun = time.monotonic()
-    report: dict[str, Any] = measure_masks(load_segmenter(weights / "segmenter"), pictures, edition.classes)
-    return {**report, "seconds_per_picture": (time.monotonic() - begun) / len(pictures)}
+FOR_WORDS: Final = 200
+"""Pictures for other phrasings and unknown words: each costs a run of its own."""
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Measure the saved starter models on unseen seeds.")
+    parser = argparse.ArgumentParser(description="Measure the starter pack on unseen seeds, with 95 % intervals.")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--edition", choices=tuple(EDITIONS), default=PUBLISHED.name)
-    parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--only", choices=("detector", "segmenter", "classifier"))
+    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--words", type=int, default=FOR_WORDS, help="pictures for other phrasings and unknown words")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of the bootstrap")
+    parser.add_argument("--weights", type=Path, help="folder of detector/, segmenter/, classifier/ [the bundled ones]")
+    parser.add_argument("--photos", type=Path, help="folder of real photographs with instances.json")
+    parser.add_argument("--workers", type=int, default=2, help="processes that generate missing pictures")
+    parser.add_argument("--only", action="append", help="a part of the figures; may be given again")
+    parser.add_argument("--out", type=Path, help="where the figures go [printed alone]")
     parser.add_argument("--write", action="store_true", help="write training/metrics.json")
     arguments = parser.parse_args()
     edition = EDITIONS[arguments.edition]
-    pictures = natural_set(arguments.split, arguments.pictures, edition=edition)
-    reports = {"detector": detector_report, "segmenter": segmenter_report, "classifier": classifier_report}
-    result: dict[str, Any] = {"split": arguments.split, "edition": edition.name, "pictures": len(pictures)}
-    for name, report in reports.items():
-        if arguments.only in (None, name):
-            result[name] = report(pictures, edition)
-    text = json.dumps(_rounded(result), indent=2)
+    weights = arguments.weights or STARTER
+    pictures = natural_set(arguments.split, arguments.pictures, arguments.workers, edition)
+    product = evaluate_run.Product(WORK / f"evaluation-{arguments.split}-{edition.name}", arguments.weights)
+    product.folder.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Callable[[], Any]] = {
+        "weights_mb": lambda: evaluate_speed.size_mb(weights),
+        "end_to_end": lambda: evaluate_run.end_to_end(product, pictures, edition, arguments.rounds),
+        "segmenter": lambda: evaluate_parts.masks(pictures, edition, weights),
+        "classifier": lambda: evaluate_parts.crops(pictures, edition, weights),
+        "phrasings": lambda: evaluate_words.other_phrasings(product, pictures[: arguments.words], edition),
+        "unknown_words": lambda: evaluate_words.unknown_words(product, pictures[: arguments.words], edition),
+        "seconds": lambda: evaluate_speed.seconds(product, edition),
+    }
+    if arguments.photos:
+        parts["photos"] = lambda: evaluate_photos.photos(product, arguments.photos)
+    out = METRICS if arguments.write else arguments.out
+    kept = {"split": arguments.split, "edition": edition.name, "pictures": len(pictures)}
+    result = {**(_read(out) if arguments.only else {}), **kept}
+    for name in arguments.only or parts:
+        result[name] = parts[name]()
+        text = json.dumps(_rounded(result), indent=2)
+        if out:
+            out.write_text(text + "\n", encoding="utf-8")
     print(text)
-    if arguments.write:
-        METRICS.write_text(text + "\n", encoding="utf-8")
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None or not path.exists():
+        return {}
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 def _rounded(value: Any) -> Any:

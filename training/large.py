@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from training.generator import PUBLISHED, Edition, Scene, generate
+from training.generator import SAMPLES, Edition, Scene, generate
 from training.generator.defects import Mask, Scenery, draw_scratch
 from training.generator.surfaces import Canvas
 from training.make_sample_data import coco_of
+from training.processes import process_pool
 from training.seeds import SPLITS
 
 SIZE_WH: Final = (4000, 3000)
@@ -31,7 +31,7 @@ def hairline(rng: np.random.Generator, canvas: Canvas, scenery: Scenery) -> Mask
     return draw_scratch(rng, canvas, scenery, length, float(rng.uniform(1.0, 3.0)), scuffs=False)
 
 
-THIN: Final[Edition] = replace(PUBLISHED, name="thin", defects={"scratch": hairline}, weights={}, fine=True)
+THIN: Final[Edition] = replace(SAMPLES, name="thin", defects={"scratch": hairline}, weights={}, fine=True)
 
 
 def scene(seed: int, size_wh: tuple[int, int] = SIZE_WH) -> Scene:
@@ -57,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     (arguments.out / "images").mkdir(parents=True, exist_ok=True)
     first = SPLITS[arguments.split].start + 500_000
-    with ProcessPoolExecutor(arguments.workers) as pool:
+    with process_pool(arguments.workers) as pool:
         made = list(pool.map(partial(_write, arguments.out), range(first, first + arguments.pictures)))
     truth = coco_of(made, THIN.classes)
     (arguments.out / "coco.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.generator import PUBLISHED, generate
+from training.generator import SAMPLES, generate
 from training.seeds import SAMPLE_DATA
 
 FIRST_SEED = SAMPLE_DATA.start + 1_000
 
 
 def _picture(number: int, size_wh: tuple[int, int] = (240, 180)) -> Image.Image:
-    return Image.fromarray(generate(FIRST_SEED + number, size_wh, edition=PUBLISHED).image)
+    return Image.fromarray(generate(FIRST_SEED + number, size_wh, edition=SAMPLES).image)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import cv2
 from pycocotools import mask as coco_mask
 
-from training.generator import PUBLISHED, Scene, generate
+from training.generator import SAMPLES, Scene, generate
 from training.make_hard_files import write_hard_files
 from training.seeds import SAMPLE_DATA
 
@@ -79,10 +79,10 @@ def names() -> list[str]:
 def scene_of(spec: Spec) -> Scene:
     """Generate the picture of a spec."""
     seed = SAMPLE_DATA.start + spec.seed
-    return generate(seed, spec.size_wh, surface=spec.surface, defects=spec.defects, edition=PUBLISHED)
+    return generate(seed, spec.size_wh, surface=spec.surface, defects=spec.defects, edition=SAMPLES)
 
 
-def coco_of(scenes: list[tuple[str, Scene]], classes: tuple[str, ...] = PUBLISHED.classes) -> dict[str, Any]:
+def coco_of(scenes: list[tuple[str, Scene]], classes: tuple[str, ...] = SAMPLES.classes) -> dict[str, Any]:
     """COCO ground truth: boxes xywh px, masks as compressed RLE, categories in the order of the class names."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from training.dataset import WORK
 from training.generator import TRAINED, Edition, generate
 from training.generator.editions import EDITIONS
+from training.processes import process_pool
 from training.seeds import SPLITS
 
 ASPECTS: Final = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4), (16, 9))
@@ -73,7 +73,7 @@ def natural_set(split: str, count: int, workers: int = 2, edition: Edition = TRA
     seeds = [SPLITS[split].start + i for i in range(count)]
     missing = [(str(folder), seed, edition.name) for seed in seeds if not (folder / f"{seed}.json").exists()]
     if missing:
-        with ProcessPoolExecutor(workers) as pool:
+        with process_pool(workers) as pool:
             list(pool.map(_make, missing))
     found = []
     for seed in seeds:

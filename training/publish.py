@@ -13,16 +13,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from training import evaluate, runtime
+from training import evaluate_models, runtime
 from training.generator import EDITIONS, PUBLISHED, Edition
 from training.natural import Labelled, natural_set
 
 SLACK: Final = 0.02
 Measure = Callable[[list[Labelled], Edition, Path], dict[str, Any]]
 REPORTS: Final[dict[str, tuple[Measure, Callable[[dict[str, Any]], Mapping[str, float]]]]] = {
-    "detector": (evaluate.detector_report, lambda report: report["ap50"]),
-    "segmenter": (evaluate.segmenter_report, lambda report: {k: v for k, v in report["miou"].items() if k != "mean"}),
-    "classifier": (evaluate.classifier_report, lambda report: report["top1_per_class"]),
+    "detector": (evaluate_models.detector_report, lambda report: report["ap50"]),
+    "segmenter": (
+        evaluate_models.segmenter_report,
+        lambda report: {k: v for k, v in report["miou"].items() if k != "mean"},
+    ),
+    "classifier": (evaluate_models.classifier_report, lambda report: report["top1_per_class"]),
 }
 
 

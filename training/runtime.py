@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ def add_options(parser: argparse.ArgumentParser, *, minutes: float, evaluate_eve
     parser.add_argument("--device", help="torch device; default: a GPU where there is one")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of checkpoints, logs and weights")
     parser.add_argument("--tiny", action="store_true", help="smallest batches, for tests")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="folder of weights to begin with, such as the bundled ones"
+    )
+    parser.add_argument("--rate", type=float, help="highest learning rate; lower by default after --from")
 
 
 def restart_with_allocator(threads: int) -> None:
@@ -58,8 +62,11 @@ def restart_with_allocator(threads: int) -> None:
 def be_polite() -> None:
     """Give this process a share of the processor of its own, somewhat smaller than what others get.
 
-    Linux shares the processor between sessions, so that worker processes of one session would get a single share.
+    Linux shares the processor between sessions, so that worker processes of one session would get a single share. Who
+    started the training with ``nice`` wants just that: nothing is done then.
     """
+    if os.nice(0) > 0:
+        return
     with contextlib.suppress(OSError):
         os.setsid()
     with contextlib.suppress(OSError):
@@ -167,6 +174,28 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def begin_with(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy saved weights into a fresh model, in its own precision.
+
+    A table of words may have grown since: its first rows are copied, and new words keep their random values. Raises
+    ValueError when the weights belong to another architecture.
+    """
+    fresh = model.state_dict()
+    if missing := sorted(set(fresh) - set(weights)):
+        raise ValueError(f"weights lack {missing[0]} (and {len(missing) - 1} more): give a folder of this architecture")
+    for name, value in fresh.items():
+        old = weights[name]
+        if old.shape[1:] != value.shape[1:] or len(old.reshape(-1)) > value.numel():
+            raise ValueError(
+                f"{name} has shape {tuple(old.shape)}, wanted {tuple(value.shape)}: give a folder of this architecture"
+            )
+        with torch.no_grad():
+            if value.ndim == 0:
+                value.copy_(old)
+            else:
+                value[: len(old)].copy_(old)
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training import runtime
@@ -20,7 +21,7 @@ from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, TEMPLATES, build
 from training.generator import CLASS_NAMES
 from training.natural import Labelled, natural_set
 from training.stream import Stream
-from training.vocabulary import ADJECTIVES, PLACES, invented_word, unknown_words
+from training.vocabulary import ADJECTIVES, COLOURS, MORE_PLACES, PLACES, invented_word, unknown_words
 
 PEAK_RATE: Final = 1e-3
 ON_CPU: Final = 64
@@ -44,8 +45,8 @@ def captions(rng: np.random.Generator) -> tuple[list[str], list[int]]:
     for group, name in enumerate(GROUP_NAMES):
         words = {name, *(str(w) for w in rng.choice(GROUPS[name], 2))} if rng.random() < 0.8 else {name}
         for word in sorted(words):
-            text = f"{rng.choice(ADJECTIVES)} {word}" if rng.random() < 0.1 else word
-            text = f"{text} {rng.choice(PLACES)}" if rng.random() < 0.08 else text
+            text = f"{rng.choice((*ADJECTIVES, *COLOURS))} {word}" if rng.random() < 0.14 else word
+            text = f"{text} {rng.choice((*PLACES, *MORE_PLACES))}" if rng.random() < 0.12 else text
             sentences.append(str(rng.choice(templates)).replace("{}", text))
             groups.append(group)
     for _ in range(6):
@@ -125,8 +126,11 @@ def train(arguments: argparse.Namespace) -> None:
     size = TINY if arguments.tiny else ON_GPU if device.type == "cuda" else ON_CPU
     folder: Path = arguments.work / "classifier"
     model, judge = build().to(device), build().to(device)
+    if arguments.start is not None:
+        runtime.begin_with(model, load_file(arguments.start / "open_clip_model.safetensors"))
+    peak_rate = arguments.rate or (PEAK_RATE if arguments.start is None else PEAK_RATE / 2)
     average = runtime.Average(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.02)
     minutes = None if arguments.steps else arguments.minutes
     schedule, step, best = runtime.Schedule(minutes, arguments.steps, arguments.stop_after_s), 0, 9.0
     state = runtime.load_checkpoint(folder / "checkpoint.pt")
@@ -143,7 +147,7 @@ def train(arguments: argparse.Namespace) -> None:
     while (progress := schedule.progress(step)) < 1:
         stream.tell(progress)
         for group in optimizer.param_groups:
-            group["lr"] = runtime.learning_rate(progress, step, PEAK_RATE)
+            group["lr"] = runtime.learning_rate(progress, step, peak_rate)
         crops, labels = next(batches)
         sentences, groups = captions(np.random.default_rng([arguments.seed, step, 10]))
         with runtime.mixed(device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,16 @@ class Pace:
 
 ON_CPU: Final = Pace(((0.45, 0.375, 12), (0.72, 0.5, 6), (1.0, 0.75, 4)), 6e-4, 150, 0)
 ON_GPU: Final = Pace(((0.35, 0.5, 96), (0.7, 0.75, 64), (1.0, 0.875, 48)), 1e-3, 400, 7)
+AGAIN_ON_CPU: Final = Pace(((0.55, 0.625, 3), (1.0, 0.8125, 2)), 4e-4, 100, 0)
+"""After ``--from``: what is found already needs no small pictures, and thin defects need large ones."""
 TINY: Final = Pace(((1.0, 0.25, 2),), 6e-4, 5, 0)
 
 
-def pace_for(device: torch.device) -> Pace:
-    """Choose the pace for a device."""
-    return ON_GPU if device.type == "cuda" else ON_CPU
+def pace_for(device: torch.device, again: bool = False) -> Pace:
+    """Choose the pace for a device, and for a model that is trained ``again``."""
+    if device.type == "cuda":
+        return replace(ON_GPU, peak_rate=ON_GPU.peak_rate / 2) if again else ON_GPU
+    return AGAIN_ON_CPU if again else ON_CPU
 
 
 def losses(model: MMGroundingDinoForObjectDetection, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -129,6 +133,8 @@ class Settings:
     folder: Path
     tiny: bool
     device: str | None
+    start: Path | None
+    rate: float | None
 
 
 def train(rank: int, processes: int, settings: Settings) -> None:
@@ -140,7 +146,8 @@ def train(rank: int, processes: int, settings: Settings) -> None:
     """
     runtime.repeatable(settings.seed)
     device = runtime.pick_device(settings.device)
-    pace = TINY if settings.tiny else pace_for(device)
+    pace = TINY if settings.tiny else pace_for(device, again=settings.start is not None)
+    pace = pace if settings.rate is None else replace(pace, peak_rate=settings.rate)
     if processes > 1:
         torch.set_num_threads(1)
         runtime.be_polite()
@@ -149,6 +156,9 @@ def train(rank: int, processes: int, settings: Settings) -> None:
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes, timeout=timedelta(hours=1))
     tokenizer = load_tokenizer(settings.folder)
     model, judge = build().to(device), build().to(device)
+    if settings.start is not None:
+        known = MMGroundingDinoForObjectDetection.from_pretrained(settings.start, dtype=torch.float32)
+        runtime.begin_with(model, known.state_dict())
     average = runtime.Average(model, decay=0.985 if processes > 1 else 0.998)
     optimizer = optimizer_for(model, pace.peak_rate)
     schedule, step, best = runtime.Schedule(settings.minutes, settings.steps, settings.stop_after_s), 0, 0.0
@@ -252,6 +262,7 @@ def main() -> None:
     settings = Settings(
         None if arguments.steps else arguments.minutes, arguments.steps, arguments.stop_after_s,
         arguments.evaluate_every_s, arguments.pictures, arguments.seed, folder, arguments.tiny, arguments.device,
+        arguments.start, arguments.rate,
     )  # fmt: skip
     if processes == 1:
         train(0, 1, settings)

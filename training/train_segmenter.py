@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from safetensors.torch import load_file
 from torch import Tensor
 
 from autolabel.stages.tiles import Tiles, segment_in_views
@@ -41,6 +42,8 @@ class Pace:
 
 
 ON_CPU: Final = Pace(((0.65, SIZE, 6), (1.0, IMAGE_SIZE, 6)), 6e-4, 0)
+AGAIN_ON_CPU: Final = Pace(((1.0, IMAGE_SIZE, 4),), 2e-4, 0)
+"""After ``--from``: the model knows what a box means, and large pictures are what it lacks."""
 ON_GPU: Final = Pace(((0.5, SIZE, 48), (1.0, IMAGE_SIZE, 32)), 8e-4, 4)
 TINY: Final = Pace(((1.0, SIZE, 1),), 6e-4, 0)
 
@@ -122,15 +125,22 @@ class Whole:
         return Segments(masks, quality[:, 0].float().cpu().numpy())
 
 
-def measure(
-    model: Any, pictures: list[Labelled], names: tuple[str, ...] = CLASS_NAMES, tiles: Tiles = IN_WINDOWS
-) -> dict[str, dict[str, float]]:
-    """Mean IoU per class of predicted masks and of the filled box, with ground-truth boxes as prompts."""
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One defect segmented from its true box: class index, IoU of the mask and of the filled box, the estimate."""
+
+    label: int
+    iou: float
+    box_fill: float
+    estimate: float
+
+
+def trace(model: Any, pictures: Sequence[Labelled], tiles: Tiles = IN_WINDOWS) -> list[list[Traced]]:
+    """Segment all defects of all pictures with ground-truth boxes as prompts."""
     model.eval()
-    mine: dict[str, list[float]] = {name: [] for name in names}
-    filled: dict[str, list[float]] = {name: [] for name in names}
-    errors = []
+    traced: list[list[Traced]] = []
     for picture in pictures:
+        traced.append([])
         if len(picture.boxes) == 0:
             continue
         image, ids = picture.image(), picture.ids()
@@ -139,12 +149,22 @@ def measure(
             truth = ids == i + 1
             mask = found.masks[i].decode()
             iou = (truth & mask).sum() / max(1, (truth | mask).sum())
-            mine[names[label]].append(float(iou))
-            filled[names[label]].append(float(truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))))
-            errors.append(abs(float(found.scores[i]) - float(iou)))
+            fill = truth.sum() / max(1, (box[2] - box[0]) * (box[3] - box[1]))
+            traced[-1].append(Traced(int(label), float(iou), float(fill), float(found.scores[i])))
     model.train()
-    result = {"miou": _means(mine), "box_fill": _means(filled)}
-    result["estimate"] = {"mean_absolute_error": float(np.mean(errors))}
+    return traced
+
+
+def measure(
+    model: Any, pictures: Sequence[Labelled], names: tuple[str, ...] = CLASS_NAMES, tiles: Tiles = IN_WINDOWS
+) -> dict[str, dict[str, float]]:
+    """Mean IoU per class of predicted masks and of the filled box, with ground-truth boxes as prompts."""
+    traced = [one for picture in trace(model, pictures, tiles) for one in picture]
+    result = {
+        "miou": _means({name: [one.iou for one in traced if one.label == k] for k, name in enumerate(names)}),
+        "box_fill": _means({name: [one.box_fill for one in traced if one.label == k] for k, name in enumerate(names)}),
+    }
+    result["estimate"] = {"mean_absolute_error": float(np.mean([abs(one.estimate - one.iou) for one in traced]))}
     return result
 
 
@@ -157,11 +177,15 @@ def train(arguments: argparse.Namespace) -> None:
     """Train from the last checkpoint; write the weights after every evaluation that is the best so far."""
     runtime.repeatable(arguments.seed)
     device = runtime.pick_device(arguments.device)
-    pace = TINY if arguments.tiny else ON_GPU if device.type == "cuda" else ON_CPU
+    on_cpu = ON_CPU if arguments.start is None else AGAIN_ON_CPU
+    pace = TINY if arguments.tiny else ON_GPU if device.type == "cuda" else on_cpu
     folder: Path = arguments.work / "segmenter"
     model, judge = build().to(device), build().to(device)
+    if arguments.start is not None:
+        runtime.begin_with(model, load_file(arguments.start / "model.safetensors"))
+    peak_rate = arguments.rate or pace.peak_rate
     average = runtime.Average(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=pace.peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.01)
     minutes = None if arguments.steps else arguments.minutes
     schedule, step, best = runtime.Schedule(minutes, arguments.steps, arguments.stop_after_s), 0, 0.0
     make = SegmenterBatches(pace.sizes)
@@ -171,7 +195,7 @@ def train(arguments: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
         schedule.before_s, step, best = state["elapsed_s"], state["step"], state["best"]
-    else:
+    elif arguments.start is None:
         seconds = None if minutes is None else WARMUP_SHARE * 60 * minutes
         steps = None if arguments.steps is None else max(1, round(WARMUP_SHARE * arguments.steps))
         learn_boxes(model, make, folder / "log.jsonl", seed=arguments.seed, seconds=seconds, steps=steps)
@@ -185,7 +209,7 @@ def train(arguments: argparse.Namespace) -> None:
         stream.tell(progress)
         batch = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = runtime.learning_rate(progress, step, pace.peak_rate)
+            group["lr"] = runtime.learning_rate(progress, step, peak_rate)
         total, iou = losses(model, batch, as_points=step % 3 != 2)
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -42,6 +42,22 @@ SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
 
 ADJECTIVES: Final = ("small", "large", "deep", "visible", "long", "surface", "single", "fine", "big", "minor")
 PLACES: Final = ("on metal", "on the surface", "on paint", "on a part", "in the surface", "on the part", "on wood")
+COLOURS: Final = (
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "orange",
+    "black",
+    "white",
+    "grey",
+    "brown",
+    "dark",
+    "bright",
+    "light",
+)
+MORE_PLACES: Final = ("on steel", "on concrete", "on fabric", "on plastic", "on ceramic", "on stone", "on aluminium")
+"""Prompts may hold colours and places; their words stand in ``_OTHER``, as ids never move."""
 
 _UNKNOWN: Final = (
     "cat dog car person bird horse cow bus truck train boat bottle cup bowl chair table sofa plant tree flower "
@@ -68,6 +84,25 @@ NAMED_DISTRACTORS: Final[dict[str, tuple[str, ...]]] = {
     "sticker": ("label", "sticker", "barcode"),
 }
 """Words for distractors; the classifier learns them, the detector treats them as words without target."""
+
+_STRANGE: Final = (
+    "accordion acorn almond anchor ankle antenna apron armchair arrow avocado backpack badge bagel balcony balloon "
+    "bamboo banjo barrel beard beaver beetle bikini biscuit blossom bonnet bouquet bracelet broccoli broom bucket "
+    "buffalo butterfly cabinet cactus camel camera candy canoe carpet carrot castle cauliflower cello cherry chicken "
+    "chimney cinema coconut coffee compass computer cookie coral cowboy crab crayon cricket crown cucumber curtain "
+    "cushion daisy desert diamond dolphin donkey dragon dress drum duck eagle elbow elephant engine envelope feather "
+    "ferry fiddle finger flag flamingo flute forest fox frog garage garlic gazelle ginger giraffe goat gorilla grape "
+    "guitar hamster harbour harp hedge helicopter hippo honey hotel igloo insect island jacket jaguar jelly jungle "
+    "kangaroo kettle kitchen kite koala lemon leopard lettuce library lighthouse lion lizard lobster mango meadow "
+    "melon microscope mirror monkey moose mosque mushroom napkin necklace ocean octopus olive onion orchid ostrich "
+    "oven owl oyster palace panda parachute parrot peacock peanut pencil penguin pepper piano pigeon pineapple pizza "
+    "planet pocket potato pumpkin puppet rabbit radio raven restaurant robot rocket salad sandal scarf school "
+    "scorpion sheep shark sock soldier spider squirrel stadium statue strawberry suitcase swan teapot teacher "
+    "telescope tent tiger toaster tomato tractor trumpet tulip turtle unicorn vase village vulture walnut waterfall "
+    "weasel whale wheat window wizard wolf yacht yoghurt"
+)
+STRANGE: Final = tuple(_STRANGE.split())
+"""More words that name nothing in the pictures; the vocabulary spells most of them in pieces."""
 
 _OTHER: Final = (
     "a an and the of on in with without no not any all some one two red green blue yellow orange black white grey gray "
@@ -120,10 +155,24 @@ def wordpieces() -> list[str]:
 
 def invented_word(rng: np.random.Generator) -> str:
     """Invent a pronounceable word that means nothing, so that unseen words learn to score low."""
-    consonants, vowels = "bcdfghklmnprstvwz", "aeiou"
-    syllables = int(rng.integers(1, 4))
-    word = "".join(str(rng.choice(list(consonants))) + str(rng.choice(list(vowels))) for _ in range(syllables))
-    return word + str(rng.choice(["", "n", "r", "s", "t", "ck", "ll"]))
+    starts = [*"bcdfghjklmnprstvwxyz", "br", "ch", "cl", "dr", "fl", "gr", "pl", "qu", "sh", "sp", "st", "th", "tr"]
+    vowels = [*"aeiou", "ai", "ea", "ee", "io", "oa", "ou"]
+    word = str(rng.choice(["", "", "", *vowels[:5]]))
+    for _ in range(int(rng.integers(1, 4))):
+        word += str(rng.choice(starts)) + str(rng.choice(vowels))
+    return word + str(rng.choice(["", "n", "r", "s", "t", "ck", "ll", "nd", "x", "m", "y", "lla", "no"]))
+
+
+def _nothing(rng: np.random.Generator, classes: tuple[str, ...]) -> str:
+    """Draw a word without target: one of the vocabulary, a strange or invented one, or a distractor's name."""
+    draw = rng.random()
+    if draw < 0.35:
+        return str(rng.choice(unknown_words(classes)))
+    if draw < 0.6:
+        return str(rng.choice(STRANGE))
+    if draw < 0.85:
+        return invented_word(rng)
+    return str(rng.choice([word for group in NAMED_DISTRACTORS.values() for word in group]))
 
 
 def phrase_for(rng: np.random.Generator, label: str) -> str:
@@ -132,32 +181,34 @@ def phrase_for(rng: np.random.Generator, label: str) -> str:
     draw = rng.random()
     if draw < 0.07:
         return f"{rng.choice(ADJECTIVES)} {phrase}"
-    if draw < 0.14:
-        return f"{phrase} {rng.choice(PLACES)}"
+    if draw < 0.11:
+        return f"{rng.choice(COLOURS)} {phrase}"
+    if draw < 0.2:
+        return f"{phrase} {rng.choice((*PLACES, *MORE_PLACES))}"
     return phrase
 
 
 def prompt_for(rng: np.random.Generator, classes: tuple[str, ...]) -> list[tuple[str, int]]:
     """Phrases in random order, each with its class index or -1 for a word without target.
 
-    Two prompts in five are the plain class names in order of a shuffle, as users write them.
+    Two prompts in five are the plain class names in order of a shuffle, as users write them; one in twelve holds
+    words without target alone.
     """
+    if rng.random() < 0.08:
+        return [(word, -1) for word in dict.fromkeys(_nothing(rng, classes) for _ in range(int(rng.integers(1, 5))))]
     order = [int(i) for i in rng.permutation(len(classes))]
     if rng.random() < 0.4:
         names = list(range(len(classes))) if rng.random() < 0.5 else order
         return [(classes[i], i) for i in names]
     shares = np.arange(1, len(classes) + 1) + 1.0
     kept = order[: int(rng.choice(len(classes), p=shares / shares.sum())) + 1]
-    unknown = unknown_words(classes)
     phrases = []
     for index in kept:
         phrases.append((phrase_for(rng, classes[index]), index))
         if rng.random() < 0.12:
             phrases.append((str(rng.choice(SYNONYMS[classes[index]])), index))
-    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.25, 0.2, 0.1]))):
-        distractor = str(rng.choice([w for group in NAMED_DISTRACTORS.values() for w in group]))
-        word = str(rng.choice([str(rng.choice(unknown)), invented_word(rng), distractor], p=[0.55, 0.3, 0.15]))
-        phrases.append((word, -1))
+    others = int(rng.choice([0, 1, 2, 3], p=[0.45, 0.25, 0.2, 0.1]))
+    phrases += [(_nothing(rng, classes), -1) for _ in range(others)]
     seen: dict[str, int] = {}
     for index in rng.permutation(len(phrases)):
         seen.setdefault(*phrases[int(index)])

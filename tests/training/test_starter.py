@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import train_segmenter
-from training.evaluate import STARTER, classifier_report, load_detector, load_segmenter
+from training.evaluate_models import STARTER, classifier_report, load_detector, load_segmenter
 from training.generator import PUBLISHED, Scene, generate
 from training.metrics import evaluate
 from training.natural import Labelled

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from training import publish, runtime
 from training.detector_loss import Padded, Truth, match_many, match_one_to_one, stage_loss
@@ -115,22 +116,56 @@ def test_a_deadline_stops_what_runs_and_a_failure_is_one() -> None:
         run([Job("no_such_module", ())], Deadline(None))
 
 
+def call(data: Path, module: str, *arguments: str) -> None:
+    environment = {**os.environ, "AUTOLABEL_TRAINING": str(data), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"training.{module}", *arguments]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with a few pictures to train on."""
+    folder = tmp_path_factory.mktemp("training")
+    call(folder, "dataset", "--workers", "1", "--pictures", "16")
+    return folder
+
+
+def weights(work: Path, model: str) -> dict[str, torch.Tensor]:
+    state = torch.load(work / model / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 4
+    trained: dict[str, torch.Tensor] = state["model"]
+    return trained
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def options(work: Path, model: str) -> tuple[str, ...]:
+    processes = ("--processes", "1") if model == "detector" else ("--threads", "1")
+    return ("--tiny", "--steps", "4", "--pictures", "2", *processes, "--work", str(work))
+
+
 @pytest.mark.slow
-def test_trainings_of_as_many_steps_end_with_the_same_weights(tmp_path: Path) -> None:
-    environment = {**os.environ, "AUTOLABEL_TRAINING": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize("model", ["segmenter", "classifier"])
+def test_trainings_of_as_many_steps_end_with_the_same_weights(tmp_path: Path, data: Path, model: str) -> None:
+    for name in ("once", "again"):
+        call(data, f"train_{model}", *options(tmp_path / name, model))
+    assert equal(weights(tmp_path / "once", model), weights(tmp_path / "again", model))
+    assert list((tmp_path / "once" / "trained" / model).glob("*.safetensors"))
 
-    def call(module: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", f"training.{module}", *arguments]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
 
-    call("dataset", "--workers", "1", "--pictures", "16")
-    options = ("--tiny", "--steps", "4", "--pictures", "2", "--processes", "1")
-    call("train_detector", *options, "--work", str(tmp_path / "a"))
-    call("train_detector", *options, "--work", str(tmp_path / "b"), "--stop-after-s", "0")
-    stopped = torch.load(tmp_path / "b" / "detector" / "checkpoint.pt", weights_only=True)
-    assert stopped["step"] < 4
-    call("train_detector", *options, "--work", str(tmp_path / "b"))
-    first, second = (torch.load(tmp_path / n / "detector" / "checkpoint.pt", weights_only=True) for n in "ab")
-    assert first["step"] == second["step"] == 4
-    assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
-    assert (tmp_path / "a" / "trained" / "detector" / "model.safetensors").is_file()
+@pytest.mark.slow
+def test_a_training_that_stops_goes_on_as_an_undisturbed_one_and_begins_where_told(tmp_path: Path, data: Path) -> None:
+    once, again = tmp_path / "once", tmp_path / "again"
+    start = ("--from", str(runtime.STARTER / "detector"))
+    call(data, "train_detector", *options(once, "detector"), *start)
+    call(data, "train_detector", *options(again, "detector"), *start, "--stop-after-s", "0")
+    assert torch.load(again / "detector" / "checkpoint.pt", weights_only=True)["step"] < 4
+    call(data, "train_detector", *options(again, "detector"), *start)
+    first = weights(once, "detector")
+    assert equal(first, weights(again, "detector"))
+    assert (once / "trained" / "detector" / "model.safetensors").is_file()
+    bundled = load_file(runtime.STARTER / "detector" / "model.safetensors")
+    name = "model.backbone.conv_encoder.model.embeddings.patch_embeddings.weight"
+    assert 0 < float((first[name] - bundled[name].float()).abs().mean()) < 0.01 < float(bundled[name].abs().mean())

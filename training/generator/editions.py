@@ -55,7 +55,9 @@ SECOND: Final = Edition(
     perspective=0.35,
 )
 EDITIONS: Final = {edition.name: edition for edition in (FIRST, SECOND)}
-PUBLISHED: Final = FIRST
-"""The edition that the bundled weights were trained on and that ``sample_data/`` shows."""
+PUBLISHED: Final = SECOND
+"""The edition that the bundled weights were trained on, last of all."""
+SAMPLES: Final = FIRST
+"""The edition that ``sample_data/`` shows; the weights know its classes too."""
 TRAINED: Final = SECOND
 """The edition that a training made from now on uses."""
