@@ -1,11 +1,14 @@
 """A push beside the bare bulk calls with the same payload: ``python -m benchmarks.label_studio_push``.
 
 A real Label Studio server on this machine; a run of small images, five regions each. ``push`` is all of a push to a new
-project: making it, composing and checking the regions, sending, receipts, and comparing what the server holds.
-``bare`` is the least that could do the same: the files in uploads of 100, and one request with all tasks and
-predictions, from bytes made before. They take turns; figures are medians. ``tasks`` leaves the images out on both
-sides. ``sdk`` is that request through the SDK's ``import_tasks``. Prints JSON: seconds, and a push's speed as a share
-of the bare one's.
+project: looking for it, making it, reading the run, composing and checking the regions, sending, receipts, and
+comparing what the server holds. ``bare`` is the least that could bring the same there: one request with all tasks and
+predictions, from bytes made before, to a project made before; with ``upload`` the files first, 100 in a request.
+``bare with project`` makes the project too. Both go over the same HTTP client and transport, in the same order, to
+fresh projects, in turns; figures are medians. ``upload`` sends the images, ``cloud`` leaves them where they are.
+``changed`` is a push after every prediction has lost a region, beside one PATCH after the other.
+
+Prints JSON: seconds, and a push's speed as a share of the bare one's.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -29,6 +32,7 @@ import autolabel
 from autolabel.connect import PushOptions, Target
 from autolabel.types import RGB, Detections, ModelInfo
 from autolabel_connectors.label_studio import connector
+from autolabel_connectors.label_studio.http import Api
 from tests.fakes import BoxSegmenter, ColourClassifier
 from tests.label_studio.server import LabelStudioServer, reason_missing
 
@@ -55,9 +59,9 @@ class ManyBoxes:
         return Detections(boxes.astype(np.float32), scores)
 
 
-def make_run(folder: Path, images: int, regions: int) -> autolabel.Run:
+def make_run(folder: Path, images: int, regions: int, min_score: float = 0.3) -> autolabel.Run:
     """Label noisy little pictures with models that answer by arithmetic."""
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(exist_ok=True)
     for number in range(images):
         pixels = np.random.default_rng(number).integers(0, 255, (96, 128, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{number:05d}.jpg", quality=60)
@@ -68,115 +72,148 @@ def make_run(folder: Path, images: int, regions: int) -> autolabel.Run:
         detector=ManyBoxes(regions),
         segmenter=BoxSegmenter(),
         classifier=ColourClassifier(),
+        thresholds={"min_score": min_score},
     )
 
 
-def push(server: LabelStudioServer, run: autolabel.Run, **options: Any) -> tuple[float, str]:
-    """Push to a new project; returns the seconds it took and its title."""
-    target = Target("label-studio", f"push {secrets.token_hex(4)}", server.url, server.token)
+def push(server: LabelStudioServer, run: autolabel.Run, title: str = "", **options: Any) -> tuple[float, str]:
+    """Push to a new project, or to that of the title; returns the seconds it took and the title."""
+    target = Target("label-studio", title or f"push {secrets.token_hex(4)}", server.url, server.token)
     opened = autolabel.Run.open(run.path)
     started = time.perf_counter()
     connector().push(opened, target, PushOptions(**options), lambda *_: None)
     return time.perf_counter() - started, target.project
 
 
-def held(http: httpx.Client, title: str) -> tuple[str, list[dict[str, Any]]]:
-    """Return the label config of a project, and its tasks in the form of an import."""
-    project = http.get("/api/projects", params={"title": title}).json()["results"][0]
+def held(api: Api, title: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return the label config of a project, and its tasks."""
+    project = api.get("/api/projects", params={"title": title})["results"][0]
     query = {"project": project["id"], "fields": "all", "page_size": 500, "resolve_uri": "false"}
     pages = range(1, -(-project["task_number"] // 500) + 1)
-    answers = [http.get("/api/tasks", params={**query, "page": page}).json() for page in pages]
-    tasks = [task for answer in answers for task in answer["tasks"]]
+    answers = [api.get("/api/tasks", {**query, "page": page}) for page in pages]
+    return project["label_config"], [task for answer in answers for task in answer["tasks"]]
+
+
+def importable(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Bring tasks into the form of an import."""
     kept = ("result", "score", "model_version")
-    return project["label_config"], [
+    return [
         {"data": task["data"], "predictions": [{name: p[name] for name in kept} for p in task["predictions"]]}
         for task in tasks
     ]
 
 
-def new_project(http: httpx.Client, config: str) -> int:
-    """Make a project, untimed."""
-    title = f"bare {secrets.token_hex(4)}"
-    return int(
-        http.post("/api/projects/", json={"title": title, "label_config": config}).raise_for_status().json()["id"]
-    )
+def make_project(api: Api, config: str) -> int:
+    """Make a project; returns its number."""
+    body = {"title": f"bare {secrets.token_hex(4)}", "label_config": config}
+    return int(api.request("POST", "/api/projects/", body=body)["id"])
 
 
-def bare_tasks(http: httpx.Client, project: int, body: bytes) -> float:
-    """Send all tasks and predictions at once; returns seconds."""
-    started = time.perf_counter()
-    path, headers = f"/api/projects/{project}/import", {"Content-Type": "application/json"}
-    http.post(path, content=body, headers=headers).raise_for_status()
-    return time.perf_counter() - started
-
-
-def bare_files(http: httpx.Client, project: int, files: Sequence[Path]) -> float:
-    """Upload all files, 100 at a time, and read the list of their addresses; returns seconds."""
-    started = time.perf_counter()
+def send_files(api: Api, project: int, files: Sequence[Path]) -> None:
+    """Upload all files, 100 at a time, and read the list of their addresses."""
     for first in range(0, len(files), 100):
         batch = files[first : first + 100]
         parts = [(path.name, (path.name, path.read_bytes(), "image/jpeg")) for path in batch]
-        query = {"commit_to_project": "false"}
-        http.post(f"/api/projects/{project}/import", params=query, files=parts).raise_for_status()
-    http.get(f"/api/projects/{project}/file-uploads", params={"all": "true"}).raise_for_status()
-    return time.perf_counter() - started
+        api.request("POST", f"/api/projects/{project}/import", params={"commit_to_project": "false"}, files=parts)
+    api.get(f"/api/projects/{project}/file-uploads", {"all": "true"})
 
 
-def sdk_tasks(server: LabelStudioServer, project: int, tasks: list[dict[str, Any]]) -> float:
-    """Send the same through the SDK; returns seconds."""
-    client = server.client()
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
     started = time.perf_counter()
-    client.projects.import_tasks(id=project, request=tasks)
+    call()
     return time.perf_counter() - started
 
 
-def measure(server: LabelStudioServer, run: autolabel.Run, files: Sequence[Path], shape: str, rounds: int) -> Any:
-    """Take turns."""
-    times: dict[str, list[float]] = {}
+def bare(api: Api, config: str, body: bytes, files: Sequence[Path]) -> tuple[float, float]:
+    """Send files and tasks to a fresh project; returns seconds without and with making it."""
+    started = time.perf_counter()
+    project = make_project(api, config)
+    made = time.perf_counter()
+    if files:
+        send_files(api, project, files)
+    api.request("POST", f"/api/projects/{project}/import", content=body)
+    ended = time.perf_counter()
+    return ended - made, ended - started
 
-    def note(name: str, seconds: float) -> None:
-        times.setdefault(name, []).append(seconds)
 
-    push(server, run, shape=shape)  # imports, and the server's first use of everything
-    with server.http() as http:
-        http.timeout = httpx.Timeout(600)
-        for _ in range(rounds):
-            seconds, title = push(server, run, shape=shape)
-            note("push", seconds)
-            config, tasks = held(http, title)
-            body = json.dumps(tasks).encode()
-            project = new_project(http, config)
-            uploading = bare_files(http, project, files)
-            note("bare", uploading + bare_tasks(http, project, body))
-            note("bare files alone", uploading)
-            note("push tasks", push(server, run, shape=shape, media="cloud", media_root=CLOUD)[0])
-            note("bare tasks", bare_tasks(http, new_project(http, config), body))
-            note("sdk tasks", sdk_tasks(server, new_project(http, config), tasks))
-    seconds = {name: round(statistics.median(values), 2) for name, values in times.items()}
+def measure(server: LabelStudioServer, run: autolabel.Run, files: Sequence[Path], rounds: int, **options: Any) -> Any:
+    """Take turns: a push, the bare calls with what it sent, and the SDK's import of the same."""
+    times: dict[str, list[float]] = {"push": [], "bare": [], "bare with project": [], "sdk import": []}
+    push(server, run, **options)  # imports, and the server's first use of everything
+    for _ in range(rounds):
+        seconds, title = push(server, run, **options)
+        with Api(server.url, server.token, timeout_s=600) as api:
+            config, tasks = held(api, title)
+            sent = importable(tasks)
+            body = json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode()
+            alone, with_project = bare(api, config, body, files)
+            project = make_project(api, config)
+        if not files:
+            client = server.client(timeout=600)
+            times["sdk import"].append(timed(partial(client.projects.import_tasks, id=project, request=sent)))
+        times["push"].append(seconds)
+        times["bare"].append(alone)
+        times["bare with project"].append(with_project)
+    middle = {name: statistics.median(values) for name, values in times.items() if values}
     return {
-        "seconds": seconds,
+        "seconds": {name: round(value, 3) for name, value in middle.items()},
+        "of all rounds": {name: [round(value, 3) for value in values] for name, values in times.items()},
         "payload_mb": round(len(body) / 1e6, 1),
-        "push_of_bare": round(seconds["bare"] / seconds["push"], 2),
-        "push_tasks_of_bare": round(seconds["bare tasks"] / seconds["push tasks"], 2),
-        "push_tasks_of_sdk": round(seconds["sdk tasks"] / seconds["push tasks"], 2),
+        "share": {name: round(value / middle["push"], 2) for name, value in middle.items() if name != "push"},
+    }
+
+
+def measure_changes(server: LabelStudioServer, folder: Path, images: int, regions: int) -> Any:
+    """Take a region out of every prediction, and push again; beside it, the same PATCHes one after the other."""
+    media = {"shape": "box", "media": "cloud", "media_root": CLOUD}
+    _, title = push(server, make_run(folder, images, regions), **media)
+    with Api(server.url, server.token) as api:
+        _, tasks = held(api, title)
+        predictions = [prediction for task in tasks for prediction in task["predictions"]]
+        kept = ("result", "score", "model_version")
+
+        def patch_all() -> None:
+            for prediction in predictions:
+                body = {name: prediction[name] for name in kept}
+                api.request("PATCH", f"/api/predictions/{prediction['id']}/", body=body)
+
+        bare_seconds = timed(patch_all)
+    changed = make_run(folder, images, regions, min_score=0.45)
+    seconds, _ = push(server, changed, title, **media)
+    again, _ = push(server, changed, title, **media)
+    return {
+        "seconds": {"push": round(seconds, 3), "bare": round(bare_seconds, 3), "push of nothing new": round(again, 3)},
+        "ms_a_prediction": round(1000 * seconds / len(predictions), 1),
+        "share": round(bare_seconds / seconds, 2),
     }
 
 
 def main() -> None:
-    """Measure boxes and masks."""
+    """Measure boxes, masks and what is sent as it comes, with and without the images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--regions", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; with uploads a third of them, at least one")
     parser.add_argument("--shapes", default="box,mask,auto")
+    parser.add_argument("--media", default="cloud,upload,changed")
     args = parser.parse_args()
     if reason := reason_missing():
         raise SystemExit(reason)
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, LabelStudioServer.make(Path(scratch)) as server:
         os.chdir(scratch)
         run = make_run(Path(scratch), args.images, args.regions)
         files = sorted((Path(scratch) / "images").iterdir())
-        results = {shape: measure(server, run, files, shape, args.rounds) for shape in args.shapes.split(",")}
+        chosen = args.media.split(",")
+        for shape in args.shapes.split(","):
+            if "cloud" in chosen:
+                options = {"shape": shape, "media": "cloud", "media_root": CLOUD}
+                results[f"{shape}, cloud"] = measure(server, run, (), args.rounds, **options)
+            if "upload" in chosen:
+                results[f"{shape}, upload"] = measure(server, run, files, max(1, args.rounds // 3), shape=shape)
+        if "changed" in chosen:
+            results["changed"] = measure_changes(server, Path(scratch), args.images, args.regions)
     print(json.dumps({"images": args.images, "regions": args.regions, **results}, indent=2))
 
 

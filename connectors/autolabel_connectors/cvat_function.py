@@ -137,7 +137,7 @@ class DetectionFunction:
                 continue  # a class with a lower threshold of its own
             drawing = self._drawing(annotation, answer.item.image, polygons=bool(context.conv_mask_to_poly))
             made = to_shapes(annotation, answer.item.image, drawing, self._labels, frame=0)
-            shapes += [_request(one, annotation) for one in made]
+            shapes += map(_request, made)
         return shapes
 
     def _labeler(self, threshold: float | None) -> Labeler:
@@ -175,10 +175,9 @@ def _read(image: PIL.Image.Image, name: str) -> ReadImage:
     return ReadImage(ImageRow(name, "", "", digest, width, height), pixels)
 
 
-def _request(shape: Mapping[str, Any], annotation: Annotation) -> Any:
+def _request(shape: Mapping[str, Any]) -> Any:
     """Build the SDK's request from a shape of ours; CVAT says itself where a shape comes from."""
     from cvat_sdk import models
 
     fields = {name: value for name, value in shape.items() if name not in ("source", "attributes", "type")}
-    score = round(min(max(annotation.score, 0.0), 1.0), 4)
-    return models.LabeledShapeRequest(**fields, type=shape["type"], attributes=[], score=score)
+    return models.LabeledShapeRequest(**fields, type=shape["type"], attributes=[])

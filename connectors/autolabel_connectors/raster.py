@@ -27,7 +27,7 @@ def rasterise(rings: Iterable[Points], size_wh: tuple[int, int]) -> Mask:
     if not closed:
         return from_row_runs(np.zeros(0, np.int64), np.zeros(0, np.int64), size_wh)
     a = np.concatenate(closed)
-    b = np.concatenate([np.roll(ring, -1, axis=0) for ring in closed])
+    b = np.concatenate([part for ring in closed for part in (ring[1:], ring[:1])])
     # Edges run downwards, so that the two directions of a bridge between rings cross a line at the very same place.
     down = (a[:, 1] < b[:, 1])[:, None]
     upper, lower = np.where(down, a, b), np.where(down, b, a)

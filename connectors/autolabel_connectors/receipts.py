@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic_core import to_json
 
 from autolabel.corrections import source_slug
 from autolabel.errors import StoreError
@@ -73,22 +74,32 @@ class Receipts:
     def __len__(self) -> int:
         return sum(map(len, self._receipts.values()))
 
-    def put(self, receipts: Iterable[Receipt]) -> None:
-        """Record regions that are on the server now; an earlier receipt of the same annotation gives way."""
-        self._append([{"put": _to_values(receipt)} for receipt in receipts])
+    def put(self, receipts: Iterable[Receipt], notes: Mapping[str, Any] | None = None) -> None:
+        """Record regions that are on the server now, and small facts about them, in one write.
+
+        An earlier receipt of the same annotation gives way.
+        """
+        put = list(receipts)
+        news = self._news(notes or {})
+        self._append([{"put": _to_values(receipt)} for receipt in put] + [{"note": fact} for fact in news.items()])
+        for receipt in put:
+            self._keep(receipt)
+        self._notes.update(news)
 
     def drop(self, receipts: Iterable[Receipt]) -> None:
         """Forget regions that we removed from the server. What a person removed keeps its receipt."""
-        self._append([{"drop": [receipt.path, receipt.annotation_id]} for receipt in receipts])
+        gone = [(receipt.path, receipt.annotation_id) for receipt in receipts]
+        self._append([{"drop": place} for place in gone])
+        for place in gone:
+            self._forget(*place)
 
     def note(self, key: str, value: Any) -> None:
         """Remember a small fact (JSON), such as a project's id."""
-        if self._notes.get(key) != value:
-            self._append([{"note": [key, value]}])
+        self.note_all({key: value})
 
     def note_all(self, facts: Mapping[str, Any]) -> None:
         """Remember many small facts at once."""
-        self._append([{"note": [key, value]} for key, value in facts.items() if self._notes.get(key) != value])
+        self.put((), facts)
 
     def noted(self, key: str, default: Any = None) -> Any:
         """Return a remembered fact."""
@@ -96,11 +107,14 @@ class Receipts:
 
     def compact(self) -> None:
         """Rewrite the file without what later lines have replaced."""
-        lines: list[dict[str, Any]] = [{"note": [key, value]} for key, value in self._notes.items()]
-        lines += [{"put": _to_values(receipt)} for receipt in self]
-        if len(lines) < self._facts:
+        if len(self._notes) + len(self) < self._facts:
+            lines: list[dict[str, Any]] = [{"note": fact} for fact in self._notes.items()]
+            lines += [{"put": _to_values(receipt)} for receipt in self]
             write_atomically(self._file, _encode(lines))
             self._facts = len(lines)
+
+    def _news(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in facts.items() if self._notes.get(key) != value}
 
     def _append(self, facts: list[dict[str, Any]]) -> None:
         if not facts:
@@ -109,20 +123,23 @@ class Receipts:
             stream.write(_encode(facts))
             stream.flush()
             os.fsync(stream.fileno())
-        for fact in facts:
-            self._take(fact)
+        self._facts += len(facts)
 
     def _take(self, fact: Mapping[str, Any]) -> None:
         self._facts += 1
         if "put" in fact:
-            receipt = _from_values(fact["put"])
-            self._receipts.setdefault(receipt.path, {})[receipt.annotation_id] = receipt
+            self._keep(_from_values(fact["put"]))
         elif "drop" in fact:
-            path, annotation_id = fact["drop"]
-            self._receipts.get(path, {}).pop(annotation_id, None)
+            self._forget(*fact["drop"])
         else:
             key, value = fact["note"]
             self._notes[key] = value
+
+    def _keep(self, receipt: Receipt) -> None:
+        self._receipts.setdefault(receipt.path, {})[receipt.annotation_id] = receipt
+
+    def _forget(self, path: str, annotation_id: str) -> None:
+        self._receipts.get(path, {}).pop(annotation_id, None)
 
     def _read(self) -> None:
         if not self._file.is_file():
@@ -160,14 +177,14 @@ def open_receipts(run: Path, source: str) -> Iterator[Receipts]:
 
 
 def _encode(facts: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(json.dumps(fact, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for fact in facts)
+    # Three times as fast as the json module.
+    return b"".join(to_json(fact) + b"\n" for fact in facts)
 
 
 def _to_values(receipt: Receipt) -> dict[str, Any]:
     mask = receipt.mask
     packed = None if mask is None else [mask.height, mask.width, mask.counts.decode("ascii")]
-    values = {name: getattr(receipt, name) for name in Receipt.__slots__}
-    return {**values, "box": receipt.box.xyxy, "mask": packed}
+    return {**{name: getattr(receipt, name) for name in Receipt.__slots__}, "box": receipt.box.xyxy, "mask": packed}
 
 
 def _from_values(values: Mapping[str, Any]) -> Receipt:

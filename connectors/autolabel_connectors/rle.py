@@ -6,41 +6,29 @@ is ``[start, end)`` in flat pixel indices of the whole image.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from functools import lru_cache
 
+import numpy as np
+
+from autolabel.runlengths import Bools, Ints, counts_of, from_runs, line_runs, runs_of
 from autolabel.types import Box, Mask
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+
+def canonical(mask: Mask) -> Mask:
+    """Return the same pixels in the one form that every mask read back has: no empty runs but the first."""
+    counts = counts_of(mask)
+    if len(counts) and counts[1:].all() and int(counts.sum()) == mask.width * mask.height:
+        return mask
+    return from_crop(*crop(mask), (mask.width, mask.height))
 
 
-def column_runs(mask: Mask) -> tuple[Ints, Ints]:
-    """Return the starts and ends of set pixels in column-major order, read from the compressed counts."""
-    code = np.frombuffer(mask.counts, np.uint8).astype(np.int64) - 48
-    if not len(code):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    last = (code & 32) == 0
-    number = np.concatenate([[0], np.cumsum(last)[:-1]])
-    first = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    digit = np.arange(len(code)) - first[number]
-    counts = np.zeros(int(number[-1]) + 1, np.int64)
-    np.add.at(counts, number, (code & 31) << (5 * digit))
-    negative = last & ((code & 16) != 0)
-    counts[number[negative]] -= np.int64(1) << (5 * (digit[negative] + 1))
-    # From the third on, a count is stored as its difference to the last one of its kind.
-    counts[1::2] = np.cumsum(counts[1::2])
-    counts[2::2] = np.cumsum(counts[2::2])
-    bounds = np.cumsum(counts)
-    ends = bounds[1::2]
-    starts = bounds[0::2][: len(ends)]
-    kept = ends > starts
-    return starts[kept], ends[kept]
-
-
+@lru_cache(maxsize=4)
 def crop(mask: Mask) -> tuple[Bools, int, int]:
-    """Return the smallest ``(h, w)`` bool crop that holds all pixels, with its left and top px; empty: ``(0, 0)``."""
-    starts, ends = column_runs(mask)
+    """Return the smallest ``(h, w)`` bool crop that holds all pixels, with its left and top px; empty: ``(0, 0)``.
+
+    The crop is shared by all who ask in a row, and must not be written to.
+    """
+    starts, ends = runs_of(mask)
     if not len(starts):
         return np.zeros((0, 0), np.bool_), 0, 0
     height = mask.height
@@ -49,25 +37,21 @@ def crop(mask: Mask) -> tuple[Bools, int, int]:
     columns = block.reshape(right - left, height)
     rows = np.flatnonzero(columns.any(axis=0))
     top, bottom = int(rows[0]), int(rows[-1]) + 1
-    return np.ascontiguousarray(columns[:, top:bottom].T), left, top
+    pixels = np.ascontiguousarray(columns[:, top:bottom].T)
+    pixels.flags.writeable = False
+    return pixels, left, top
 
 
 def from_crop(pixels: Bools, left: int, top: int, size_wh: tuple[int, int]) -> Mask:
     """Place an ``(h, w)`` bool crop at ``left, top`` px of an image of ``size_wh`` px; it must lie inside."""
     width, height = size_wh
-    starts, ends = _row_runs(np.ascontiguousarray(pixels.T), top, left, height)
-    bounds = np.empty(2 * len(starts) + 2, np.int64)
-    bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts, ends, width * height
-    counts = np.diff(bounds)
-    if counts[-1] == 0:  # pycocotools writes no empty run at the end, and equal masks must have equal counts
-        counts = counts[:-1]
-    return Mask(height, width, _compress(counts))
+    return from_runs(*line_runs(np.ascontiguousarray(pixels.T), left, top, height), height, width)
 
 
 def row_runs(mask: Mask) -> tuple[Ints, Ints]:
     """Return the starts and ends of set pixels in row-major order; runs that meet over a line's end are one."""
     pixels, left, top = crop(mask)
-    return _row_runs(pixels, left, top, mask.width)
+    return line_runs(pixels, top, left, mask.width)
 
 
 def from_row_runs(starts: Ints, ends: Ints, size_wh: tuple[int, int]) -> Mask:
@@ -88,6 +72,12 @@ def from_row_runs(starts: Ints, ends: Ints, size_wh: tuple[int, int]) -> Mask:
 
 def mask_box(mask: Mask) -> Box | None:
     """Return the smallest box around all pixels, or None if there are none."""
+    counts = counts_of(mask)
+    if counts[1:].all():
+        from pycocotools import mask as coco_mask
+
+        x, y, width, height = coco_mask.toBbox(mask.to_coco()).tolist()  # it takes an empty run for a pixel
+        return Box(x, y, x + width, y + height) if width and height else None
     pixels, left, top = crop(mask)
     if not pixels.size:
         return None
@@ -119,34 +109,3 @@ def _fill(starts: Ints, ends: Ints, size: int) -> Bools:
     bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts, ends, size
     values = np.arange(2 * len(starts) + 1) % 2 == 1
     return np.repeat(values, np.diff(bounds))
-
-
-def _row_runs(pixels: Bools, left: int, top: int, width: int) -> tuple[Ints, Ints]:
-    """Find the runs of a crop at ``left, top`` in an image ``width`` px wide; runs that meet are one."""
-    if not pixels.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    padded = np.zeros((pixels.shape[0], pixels.shape[1] + 2), np.bool_)
-    padded[:, 1:-1] = pixels
-    changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
-    row, column = np.divmod(changes, pixels.shape[1] + 1)
-    flat = (row + top) * width + column + left
-    starts, ends = flat[0::2], flat[1::2]
-    apart = starts[1:] != ends[:-1]
-    return starts[np.concatenate([[True], apart])], ends[np.concatenate([apart, [True]])]
-
-
-def _compress(counts: Ints) -> bytes:
-    """Write counts as COCO's compressed string: differences from the third on, five bits to a letter."""
-    values = counts.copy()
-    values[3:] -= counts[1:-2]
-    letters = np.zeros((len(values), 8), np.uint8)
-    used = np.zeros((len(values), 8), np.bool_)
-    going = np.ones(len(values), np.bool_)
-    for digit in range(8):
-        low = values & 31
-        values = values >> 5
-        more = np.where((low & 16) != 0, values != -1, values != 0)
-        letters[:, digit] = low + 32 * more + 48
-        used[:, digit] = going
-        going &= more
-    return letters[used].tobytes()

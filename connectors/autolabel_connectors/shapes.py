@@ -18,7 +18,7 @@ from autolabel.errors import ConfigError
 from autolabel.export.contours import Ring, join, mask_parts, simplify
 from autolabel.types import Annotation, Box, Mask
 from autolabel_connectors.raster import GRID, Points, rasterise, snap
-from autolabel_connectors.rle import mask_box, mask_iou, union
+from autolabel_connectors.rle import canonical, mask_box, mask_iou, union
 
 DrawnKind = Literal["box", "polygon", "mask"]
 RegionKind = Literal["box", "polygon", "mask", "ellipse", "line", "point", "unknown"]
@@ -55,7 +55,7 @@ class Outline:
     """Polygons that stand for a mask: one simple ring ``(N, 2)`` px for each part, its holes joined in by bridges.
 
     ``iou`` compares the filled rings with the mask. ``parts`` and ``holes`` are the mask's own; parts and holes
-    smaller than ``tolerance_px`` squared may be left out, which the IoU counts.
+    smaller than ``tolerance_px`` squared may be left out, which the IoU counts. ``filled`` is what the rings enclose.
     """
 
     rings: tuple[Points, ...]
@@ -63,6 +63,7 @@ class Outline:
     parts: int
     holes: int
     tolerance_px: float
+    filled: Mask | None = None
 
     @property
     def vertices(self) -> int:
@@ -75,7 +76,8 @@ class Drawing:
     """What is sent for one annotation: a box, polygons, or a mask.
 
     ``box`` is always there. ``rings`` are set for polygons and ``mask`` for masks. ``iou`` is what a person sees
-    against the annotation's mask: below 1 for polygons that lose something, 1 otherwise.
+    against the annotation's mask: below 1 for polygons that lose something, 1 otherwise. ``filled`` is what the rings
+    enclose.
     """
 
     kind: DrawnKind
@@ -83,6 +85,7 @@ class Drawing:
     rings: tuple[Points, ...] = ()
     mask: Mask | None = None
     iou: float = 1.0
+    filled: Mask | None = None
 
     @property
     def vertices(self) -> int:
@@ -136,7 +139,7 @@ def draw(annotation: Annotation, shape: Shape = "auto", options: ShapeOptions | 
     found = _outline(mask, parts, options.max_vertices)
     if shape == "auto" and found.iou < options.min_iou:
         return as_mask
-    return Drawing("polygon", tight, rings=found.rings, iou=found.iou)
+    return Drawing("polygon", tight, rings=found.rings, iou=found.iou, filled=found.filled)
 
 
 def outline(mask: Mask, max_vertices: int = 100) -> Outline:
@@ -167,6 +170,10 @@ def _outline(mask: Mask, parts: list[list[Ring]], max_vertices: int) -> Outline:
     size_wh = (mask.width, mask.height)
     if not parts:
         return Outline((), 1.0, 0, 0, 0.0)
+    holes = sum(len(part) - 1 for part in parts)
+    if _cost(parts) <= max_vertices:
+        # Most often: exact, on pixel corners, and the pixels that it encloses are the mask's own.
+        return Outline(tuple(join(part) for part in parts), 1.0, len(parts), holes, 0.0, canonical(mask))
     x0, y0 = parts[0][0].points.min(axis=0)
     x1, y1 = parts[0][0].points.max(axis=0)
     steps = int(np.ceil(np.log(max(x1 - x0, y1 - y0, 1.0)) / np.log(1.1))) + 16
@@ -181,8 +188,7 @@ def _outline(mask: Mask, parts: list[list[Ring]], max_vertices: int) -> Outline:
     kept = _simplified(parts, tolerances[low])
     rings = tuple(np.clip(snap(join(part)), 0.0, np.array(size_wh, np.float64)) for part in kept)
     filled = union([rasterise([ring], size_wh) for ring in rings])
-    holes = sum(len(part) - 1 for part in parts)
-    return Outline(rings, mask_iou(filled, mask), len(parts), holes, float(tolerances[low]))
+    return Outline(rings, mask_iou(filled, mask), len(parts), holes, float(tolerances[low]), filled)
 
 
 def _simplified(parts: list[list[Ring]], tolerance_px: float) -> list[list[Ring]]:

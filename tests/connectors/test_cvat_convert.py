@@ -139,7 +139,7 @@ def test_one_annotation_is_one_shape_with_attributes_that_are_never_empty():
     }  # fmt: skip
     assert shape == {
         "type": "rectangle", "label_id": 35, "frame": 2, "points": [6.0, 4.0, 30.0, 20.0], "source": "auto",
-        "occluded": False, "outside": False, "z_order": 0, "rotation": 0.0, "group": 0,
+        "occluded": False, "outside": False, "z_order": 0, "rotation": 0.0, "score": 0.93, "group": 0,
     }  # fmt: skip
     (back,) = from_shapes(stored(sent(one, attributes={"noise": "suspect"})), picture(60, 40), LABELS)
     assert (back.score, back.origin, back.remote_id) == (0.93, "prediction", "858")

@@ -24,8 +24,8 @@ def test_what_a_person_accepted_keeps_the_runs_own_geometry(bench: Bench, make_r
     bench.push(run, shape=shape)
     assert bench.pull(run).counts == {}
     user = bench.server.add_user("mary")
-    bench.server.human.set_job(bench.job_of("000.png"), assignee=user["id"])
-    bench.server.human.complete(bench.tasks[0])
+    with bench.server.human.working_as(user["id"]):
+        bench.server.human.complete(bench.tasks[0])
     report = bench.pull(run)
     assert report.counts == {"accepted": len(expected_ids(list(run))), "images complete": 4}
     assert report.warnings == ()

@@ -105,10 +105,10 @@ def test_later_images_become_a_new_task(bench: Bench, make_run):
 
 
 def test_many_images_are_dealt_out_to_tasks_and_jobs(bench: Bench, make_run, monkeypatch):
-    from autolabel_connectors.cvat import push
+    from autolabel_connectors.cvat import images
 
-    monkeypatch.setattr(push, "TASK_IMAGES", 4)
-    monkeypatch.setattr(push, "JOB_IMAGES", 2)
+    monkeypatch.setattr(images, "TASK_IMAGES", 4)
+    monkeypatch.setattr(images, "JOB_IMAGES", 2)
     run = make_run(10)
     bench.push(run)
     assert [len(bench.server.site.jobs_of(task)) for task in bench.tasks] == [2, 2, 1]
@@ -191,6 +191,23 @@ def test_images_come_from_a_share_or_a_cloud(make_run, workspace):
         with pytest.raises(UsageError, match="no local files"):
             bench.push(run, media="local")
         assert server.errors == []
+
+
+def test_a_server_that_never_gets_to_our_images_is_an_error_and_its_task_is_kept(make_run, monkeypatch):
+    from autolabel_connectors.cvat import upload
+    from tests.cvat.stand_in import StandIn
+
+    monkeypatch.setattr(upload, "PATIENCE_SECONDS", 0.01)
+    run = make_run(2)
+    with StandIn(polls=("queued",) * 60) as server:
+        bench = Bench(server)
+        with pytest.raises(AutolabelError, match=r"import workers run"):
+            bench.push(run)
+        assert bench.tasks == [1]
+        monkeypatch.setattr(upload, "PATIENCE_SECONDS", 60.0)
+        bench.push(run)
+        assert bench.tasks == [1]
+        assert len(server.human.shapes(1)) == len(expected_ids(list(run)))
 
 
 def test_large_files_go_by_tus(bench: Bench, make_run, monkeypatch):
@@ -294,7 +311,9 @@ def test_masks_in_several_parts_are_one_region_however_they_are_drawn(bench: Ben
     assert bench.writes(lambda: bench.push(run, shape="polygon")) == 0
     assert bench.push(run, shape="mask").counts == {"update region": regions}
     assert [s["type"] for s in bench.server.human.shapes(bench.tasks[0])] == ["mask"] * regions
-    assert bench.push(run, shape="polygon").counts == {"update region": regions}
+    report = bench.push(run, shape="polygon")
+    assert report.counts == {"update region": regions}
+    assert report.notes[0].startswith(f"{regions} regions shown as polygons: IoU with their masks 1.000 in the median")
     assert len(bench.server.human.shapes(bench.tasks[0])) == 2 * regions
     first, second = bench.shapes("000.png")
     bench.server.human.delete(first["id"])

@@ -88,7 +88,7 @@ def test_each_request_of_a_first_push_goes_wrong_in_turn(bench: Bench, make_run,
         entry = str(list(bench.server.log)[number - 1])
         assert worked or name not in HARMLESS, entry
         bench.server.faults.clear()
-        if not worked:
+        if not worked or name == "403":  # who may not raise issues is warned, and the regions are pushed
             bench.push(run)
         assert bench.essence() == undisturbed, entry
         assert bench.writes(lambda: bench.push(run)) == 0, entry
@@ -179,8 +179,8 @@ def test_a_push_killed_at_any_request_is_finished_by_the_next(bench: Bench, make
                 os.kill(pid[0], signal.SIGKILL)
 
             bench.server.faults.at(number, when(kill))
-            line = [str(workspace), str(run.path), target.project, target.url, target.token]
-            process.stdin.write(json.dumps(line) + "\n")
+            order = {"folder": str(workspace), "run": str(run.path), "project": target.project}
+            process.stdin.write(json.dumps({**order, "url": target.url, "token": target.token}) + "\n")
             process.stdin.flush()
             pid.append(int(process.stdout.readline()))
             assert int(process.stdout.readline()) == -signal.SIGKILL

@@ -102,6 +102,7 @@ class LabelStudioServer:
     environment: Mapping[str, str] = field(default_factory=dict)
     token: str = TOKEN
     process: subprocess.Popen[bytes] | None = None
+    _access_token: str = field(default="", repr=False)
 
     @classmethod
     def make(cls, folder: Path, **environment: str) -> LabelStudioServer:
@@ -195,9 +196,15 @@ class LabelStudioServer:
         return self.client().projects.create(title=unique, label_config=label_config, **settings)
 
     def access_token(self) -> str:
-        """A personal access token of the administrator: the newer kind, a refresh JWT."""
-        with self.http() as http:
-            return str(http.post("/api/token/").raise_for_status().json()["token"])
+        """A personal access token of the administrator: the newer kind, a refresh JWT.
+
+        The server makes one for each person, shows it once, and refuses a second (409): every test of a process
+        gets the same.
+        """
+        if not self._access_token:
+            with self.http() as http:
+                self._access_token = str(http.post("/api/token/").raise_for_status().json()["token"])
+        return self._access_token
 
     def add_user(self, email: str, password: str = PASSWORD) -> LabelStudioUser:
         """Sign a person up through the organisation's invitation link, as people do."""

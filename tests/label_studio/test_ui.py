@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Page
 
 import autolabel
 from autolabel.types import RGB, Float, Mask, Segments
@@ -54,8 +55,13 @@ def opened(bench: Bench, editor: LabelEditor, regions: int) -> None:
 
 def look(editor: LabelEditor, name: str) -> None:
     """Keep a screenshot where LOOK says."""
+    look_at(editor.page, name)
+
+
+def look_at(page: Page, name: str) -> None:
+    """Keep a screenshot of any page."""
     if folder := os.environ.get("LOOK"):
-        editor.page.screenshot(path=f"{folder}/{name}.png")
+        page.screenshot(path=f"{folder}/{name}.png")
 
 
 def shown(editor: LabelEditor) -> np.ndarray:

@@ -272,6 +272,38 @@ def test_predictions_stay_those_of_the_model_where_a_project_lacks_a_label() -> 
     assert np.allclose(region.box.xyxy, (40, 20, 49, 29), atol=0.01)
 
 
+def test_a_projects_own_settings_for_models_are_heeded() -> None:
+    config = (
+        '<View><Image name="image" value="$image"/>{}'
+        '<RectangleLabels name="r" toName="image" {}><Label value="Damage" predicted_values="Scratch, dent"/>'
+        "</RectangleLabels></View>"
+    )
+    brush = '<BrushLabels name="b" toName="image" {}><Label value="scratch"/><Label value="dent"/></BrushLabels>'
+    # A square scores 0.4 and the share of the image that it covers.
+    image = inline(("scratch", 2, 3, 10), ("dent", 40, 10, 20))
+
+    def shown(text: str, **options: Any) -> list[tuple[str, str]]:
+        with serving(labeler(), ServeOptions(**options)) as url:
+            (result,) = ask(url, image, config=text).json()["results"]
+        values = [(item["from_name"], item["value"]) for item in result["result"]]
+        assert result["score"] == pytest.approx(min([item["score"] for item in result["result"]], default=0))
+        return sorted(
+            (name, words) for name, value in values for key in value if "labels" in key for words in value[key]
+        )
+
+    box = {"shape": "box"}
+    assert shown(config.format("", ""), **box) == [("r", "Damage")] * 2
+    assert shown(config.format("", 'model_score_threshold="0.5"'), **box) == [("r", "Damage")]
+    assert shown(config.format("", 'score_threshold="0.5"'), **box) == [("r", "Damage")]
+    assert shown(config.format("", 'model_score_threshold="0.1" score_threshold="0.5"'), **box) == [("r", "Damage")] * 2
+    assert shown(config.format(brush.format(""), ""), shape="mask") == [("b", "dent"), ("b", "scratch")]
+    assert shown(config.format(brush.format('model_skip="true"'), ""), shape="mask") == [("r", "Damage")] * 2
+    with serving(labeler(), ServeOptions(**box)) as url:
+        answer = ask(url, image, config=config.format("", 'model_score_threshold="high"'))
+    assert answer.status_code == 422
+    assert "must be a number" in answer.json()["error"]
+
+
 def test_what_does_not_fit_a_project_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     service = Service(labeler(), ServeOptions())
     service.load()

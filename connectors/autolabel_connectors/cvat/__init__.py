@@ -17,6 +17,8 @@ class CvatConnector:
 
     env_url = ("CVAT_URL", "FIFTYONE_CVAT_URL")
     env_token = ("CVAT_ACCESS_TOKEN",)
+    env_login = (("CVAT_USERNAME", "CVAT_PASSWORD"), ("FIFTYONE_CVAT_USERNAME", "FIFTYONE_CVAT_PASSWORD"))
+    finds_token = True
     default_url: str | None = "http://localhost:8080"
 
     def __init__(self, patience_s: float | None = None, pace: float = 1.0) -> None:

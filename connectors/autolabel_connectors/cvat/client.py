@@ -7,10 +7,9 @@ take longer to build than the request itself.
 from __future__ import annotations
 
 import json
-import os
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from autolabel.connect import Target
 from autolabel.errors import ServerError, UsageError
 from autolabel_connectors.cvat.errors import GoneError, refuse
 from autolabel_connectors.cvat.wire import PATIENCE_SECONDS, Wire
+from autolabel_connectors.moments import http_moment
 
 if TYPE_CHECKING:
     from cvat_sdk.core.client import Client
@@ -26,17 +26,20 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 PAGE_SIZE = 100
-_USER_VARIABLES = (("CVAT_USERNAME", "CVAT_PASSWORD"), ("FIFTYONE_CVAT_USERNAME", "FIFTYONE_CVAT_PASSWORD"))
 
 
 class Cvat:
-    """A server, logged in; ``writable=False`` promises that nothing on it is changed. ``pace`` scales all waits."""
+    """A server, logged in; ``writable=False`` promises that nothing on it is changed. ``pace`` scales all waits.
+
+    ``clock`` is the server's own time at its last answer, in whole seconds; empty where it does not tell.
+    """
 
     def __init__(self, client: Client, *, writable: bool = True, pace: float = 1.0) -> None:
         self._client = client
         self.pace = pace
         self._writable = writable
         self.user: Row = {}
+        self.clock = ""
 
     def __enter__(self) -> Cvat:
         return self
@@ -53,28 +56,48 @@ class Cvat:
         """Address of a page of the web interface, for people."""
         return f"{self.url}/{path}"
 
-    def call(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
-        """Send a request and return the answer's JSON value, None for an empty one; raises ServerError."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        harmless: bool = False,
+    ) -> Any:
+        """Send a request and return the answer's JSON value, None for an empty one; raises ServerError.
+
+        ``harmless``: it changes nothing although its method sounds like it.
+        """
+        if not self._writable and method != "GET" and not harmless:
+            raise AssertionError(f"a dry run must not write: {method} {path}")
+        data = self._ask(method, path, query, body, "application/vnd.cvat+json")
+        if not data:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise ServerError(
+                f"{method} {path}: the answer is no JSON; check that {self.url} is the address of a CVAT server"
+            ) from None
+
+    def text(self, path: str, **query: Any) -> str:
+        """Read a file of text."""
+        return self._ask("GET", path, query, None, "*/*").decode("utf-8", "replace")
+
+    def _ask(self, method: str, path: str, query: Mapping[str, Any] | None, body: Any, accept: str) -> bytes:
         from cvat_sdk.core.helpers import make_request_headers
 
-        if not self._writable and method != "GET":
-            raise AssertionError(f"a dry run must not write: {method} {path}")
         api = self._client.api_client
-        headers = {"Accept": "application/vnd.cvat+json", **make_request_headers(api)}
+        headers = {"Accept": accept, **make_request_headers(api)}
         pairs = None if query is None else [(key, value) for key, value in query.items() if value is not None]
         response = api.rest_client.request(
             method, self.url + path, query_params=pairs, headers=headers, body=body, _check_status=False
         )
         if not 200 <= response.status <= 299:
             raise refuse(method, path, response.status, response.data)
-        if not response.data:
-            return None
-        try:
-            return json.loads(response.data)
-        except ValueError:
-            raise ServerError(
-                f"{method} {path}: the answer is no JSON; check that {self.url} is the address of a CVAT server"
-            ) from None
+        self.clock = http_moment(response.headers.get("Date") or "")
+        return bytes(response.data or b"")
 
     def get(self, path: str, **query: Any) -> Row:
         """Read one thing."""
@@ -110,6 +133,10 @@ class Cvat:
     def annotations(self, task: int) -> Row:
         """Read all tags, shapes and tracks of a task."""
         return self.get(f"/api/tasks/{task}/annotations/")
+
+    def annotations_of_job(self, job: int) -> Row:
+        """Read all tags, shapes and tracks of a job."""
+        return self.get(f"/api/jobs/{job}/annotations/")
 
     def patch_annotations(self, task: int, action: str, shapes: Sequence[Row]) -> list[Row]:
         """Create, update or delete shapes of a task; returns them as the server took them, with their ids."""
@@ -166,11 +193,11 @@ def open_server(
     rest = client.api_client.rest_client
     rest.pool_manager = Wire(rest.pool_manager, patience=patience, pace=pace)
     server = Cvat(client, writable=writable, pace=pace)
-    secret = target.token or _secret_from_elsewhere(server.url)
+    secret = target.token or _saved_token(server.url)
     if not secret:
         raise UsageError(
             f"no credentials for {server.url}: make an access token in CVAT (user menu, Profile, Security, Access "
-            "tokens; switch 'read only' off to push) and set CVAT_ACCESS_TOKEN, or give USER:PASSWORD"
+            "tokens; switch 'read only' off to push) and set CVAT_ACCESS_TOKEN, or CVAT_USERNAME and CVAT_PASSWORD"
         )
     user, colon, password = secret.partition(":")
     try:
@@ -184,34 +211,23 @@ def open_server(
     return server
 
 
-def as_moment(text: str) -> str:
-    """Write a moment as UTC, ISO 8601 to the microsecond, so that texts sort as times; empty where there is none."""
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return ""
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+def wait_for(server: Cvat, rq_id: str, *, first_pause: float = 0.1, patience: float = math.inf) -> Row | None:
+    """Wait until a background request has ended; returns its last status, None when the server lost it.
 
-
-def wait_for(server: Cvat, rq_id: str, *, first_pause: float = 0.1) -> Row | None:
-    """Wait until a background request has ended; returns its last status, None when the server lost it."""
-    pause = first_pause * server.pace
+    After ``patience`` seconds of waiting the status is that of a request which is still under way.
+    """
+    pause, waited = first_pause * server.pace, 0.0
     while True:
         status = server.request_status(rq_id)
-        if status is None or status["status"] in {"finished", "failed"}:
+        if status is None or status["status"] in {"finished", "failed"} or waited > patience:
             return status
         time.sleep(pause)
+        waited += pause
         pause = min(2.0 * server.pace, pause * 1.5)
 
 
-def _secret_from_elsewhere(url: str) -> str:
-    """Look where cvat-cli and FiftyOne keep credentials: their variables, then cvat-cli's saved profiles."""
-    if token := os.environ.get("CVAT_ACCESS_TOKEN"):
-        return token
-    for user, password in _USER_VARIABLES:
-        if os.environ.get(user) and os.environ.get(password):
-            return f"{os.environ[user]}:{os.environ[password]}"
+def _saved_token(url: str) -> str:
+    """Look into cvat-cli's saved profiles for this server."""
     from cvat_sdk.core.auth import AuthStore
     from cvat_sdk.core.exceptions import AuthStoreError
 

@@ -13,6 +13,7 @@ from autolabel.errors import AutolabelError
 from autolabel.types import AnnotatedImage, Annotation, Image, LabelIssue
 from autolabel_connectors.cvat.convert import from_shapes, to_shapes, validate
 from autolabel_connectors.cvat.labels import MODEL, NOISE, NOISE_REASON, NOISE_VALUES, SUGGESTED, Labels
+from autolabel_connectors.losses import Losses
 from autolabel_connectors.merge import shape_digest
 from autolabel_connectors.ranking import flagged
 from autolabel_connectors.receipts import Receipt
@@ -20,7 +21,7 @@ from autolabel_connectors.shapes import DrawnKind, ShapeOptions, draw
 from autolabel_connectors.weight import freeze_warning, weigh
 
 if TYPE_CHECKING:
-    from autolabel.connect import PushOptions
+    from autolabel.connect import PushOptions, Shape
 
 Row = dict[str, Any]
 _LONGEST_TEXT = 500
@@ -38,13 +39,14 @@ class Wanted:
 
 @dataclass(slots=True)
 class Composer:
-    """Writes shapes for one project, and checks them, as CVAT accepts what is wrong; ``warnings`` gather."""
+    """Writes shapes for one project and checks them, as CVAT accepts what is wrong; ``warnings``, ``losses`` gather."""
 
     labels: Labels
     options: PushOptions
     version: str
     issues: Mapping[str, Sequence[LabelIssue]] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
 
     def doubts(self, image: Image) -> list[LabelIssue]:
         """Label issues about an image as it is now."""
@@ -54,13 +56,14 @@ class Composer:
         """Write one image's shapes for a task of ``frames`` frames; raises AutolabelError where one would be wrong."""
         limits = ShapeOptions(max_vertices=self.options.max_vertices, min_iou=self.options.min_iou)
         doubts = self.doubts(item.image)
-        drawings = [draw(annotation, self.options.shape, limits) for annotation in item.annotations]
+        drawings = [draw(annotation, self._kind(annotation), limits) for annotation in item.annotations]
         shapes = {
             annotation.id: to_shapes(
                 annotation, item.image, drawing, self.labels, frame=frame, attributes=self._notes(annotation, doubts)
             )
             for annotation, drawing in zip(item.annotations, drawings, strict=True)
         }
+        self.losses.take(item.image.path, drawings)
         if warning := freeze_warning(weigh(item.image, drawings), "cvat", item.image):
             self.warnings[warning] = None
         for annotation_id, parts in shapes.items():
@@ -97,6 +100,12 @@ class Composer:
             parts = to_shapes(annotation, wanted.image, draw(annotation, kind, limits), self.labels, frame=0)
             found.add(sent_digest(parts, annotation_id, wanted.image, self.labels))
         return found
+
+    def _kind(self, annotation: Annotation) -> Shape:
+        """How to draw an annotation; where that is ours to choose, a label that allows one kind of shape decides."""
+        label = self.labels.by_name.get(annotation.label)
+        only = label.only if label is not None and self.options.shape == "auto" else None
+        return only or self.options.shape
 
     def _notes(self, annotation: Annotation, doubts: Iterable[LabelIssue]) -> dict[str, str]:
         found = flagged(doubts, annotation.id)

@@ -18,7 +18,7 @@ import numpy as np
 from autolabel.errors import AutolabelError
 from autolabel.types import Annotation, Image
 from autolabel_connectors.cvat.geometry import encode_mask, read_geometry
-from autolabel_connectors.cvat.labels import ANNOTATION_ID, NONE, SCORE, TYPES, AttributeSpec, Labels
+from autolabel_connectors.cvat.labels import ANNOTATION_ID, NOISE_VALUES, NONE, SCORE, TYPES, AttributeSpec, Labels
 from autolabel_connectors.raster import snap
 from autolabel_connectors.regions import merge_parts
 from autolabel_connectors.shapes import Drawing, Region, RegionOrigin
@@ -61,7 +61,8 @@ def to_shapes(
     label = labels.by_name.get(annotation.label)
     if label is None:
         raise AutolabelError(f"label {annotation.label!r} is not in the project; add it in the project's settings")
-    texts = {**(attributes or {}), SCORE: f"{min(max(annotation.score, 0.0), 1.0):.4f}", ANNOTATION_ID: annotation.id}
+    score = round(min(max(annotation.score, 0.0), 1.0), 4)
+    texts = {**(attributes or {}), SCORE: f"{score:.4f}", ANNOTATION_ID: annotation.id}
     common = {
         "label_id": label.id,
         "frame": frame,
@@ -71,6 +72,7 @@ def to_shapes(
         "outside": False,
         "z_order": 0,
         "rotation": 0.0,
+        "score": score,  # kept by servers from 2.57 on; the attribute is there for all
         "group": group_id(annotation.id) if len(drawing.rings) > 1 else 0,
         "attributes": [
             {"spec_id": spec.id, "value": _text(spec, texts[spec.name])}
@@ -182,9 +184,13 @@ def _points(drawing: Drawing, image: Image) -> list[list[float]]:
 
 
 def _text(spec: AttributeSpec, text: str) -> str:
-    """Write an attribute's value so that it is never empty, nor anything a list of values does not offer."""
+    """Write an attribute's value so that it is never empty, nor anything that its kind of input does not offer."""
     if spec.input_type in ("select", "radio") and text not in spec.values:
         return spec.default or (spec.values[0] if spec.values else NONE)
+    if spec.input_type == "checkbox":
+        return "true" if text in (NOISE_VALUES[1], "true") else "false"
+    if spec.input_type == "number" and _number(text) is None:
+        return spec.default if _number(spec.default) is not None else "0"
     return text.strip() or spec.default or NONE
 
 

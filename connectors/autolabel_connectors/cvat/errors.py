@@ -22,7 +22,15 @@ class TooLargeError(ServerError):
 
 
 class DeniedError(ServerError):
-    """The server knows who asks, or does not, and refuses (401, 403)."""
+    """The server refuses who asks (403)."""
+
+
+class StrangerError(DeniedError):
+    """The server does not know who asks, or not any more (401)."""
+
+
+class StuckError(ServerError):
+    """The server has work of ours in its queue and does not get on with it."""
 
 
 def refuse(method: str, path: str, status: int, data: bytes) -> ServerError:  # noqa: PLR0911
@@ -30,7 +38,7 @@ def refuse(method: str, path: str, status: int, data: bytes) -> ServerError:  # 
     said = detail(data)
     asked = f"{method} {path}"
     if status == 401:
-        return DeniedError(
+        return StrangerError(
             "the server does not accept the access token (401): it is wrong, expired or revoked. Make a new one in "
             "CVAT (user menu, Profile, Security, Access tokens) and set CVAT_ACCESS_TOKEN"
         )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from autolabel.types import Image
 from autolabel_connectors.cvat.client import Cvat, Row
@@ -89,8 +90,12 @@ def file_type(image: Image) -> str:
 
 
 def server_file(image: Image, root: str | None) -> str:
-    """Where an image lies on the server's share or in its cloud storage, below ``root``."""
-    return str(PurePosixPath(root or "") / image.path.lstrip("/")).lstrip("/")
+    """Where an image lies on the server's share or in its cloud storage, below ``root``.
+
+    Of an address (``s3://bucket/prefix``) the part below the bucket counts: CVAT's storage is the bucket.
+    """
+    below = urlsplit(root).path if root and "://" in root else root or ""
+    return str(PurePosixPath(below) / image.path.lstrip("/")).lstrip("/")
 
 
 def task_name(run: str, number: int, keys: Iterable[Key]) -> str:
@@ -168,7 +173,7 @@ def _frames(meta: Mapping[str, Any], noted: list[Key] | None, finder: _Finder, *
     deleted = set(meta.get("deleted_frames") or ())
     # Notes say which images a task was made of; only the names say in which order the server shows them.
     used = finder if noted is None else _Finder(noted)
-    for number, row in enumerate(meta["frames"]):
+    for number, row in enumerate(meta.get("frames") or ()):
         key = used.find(row["name"], ours=ours or noted is not None)
         if key is not None:
             yield Frame(number, *key, int(row["width"]), int(row["height"]), number in deleted)

@@ -57,6 +57,11 @@ class LabelSpec:
         """Whether shapes of ``kind`` may have this label."""
         return self.type in ("any", TYPES[kind])
 
+    @property
+    def only(self) -> DrawnKind | None:
+        """The one kind of shape it allows, of those that we draw; None where it allows all or none of them."""
+        return next((kind for kind, type_ in TYPES.items() if type_ == self.type), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -95,11 +100,15 @@ def attribute_specs() -> list[dict[str, Any]]:
 
 
 def check_labels(
-    existing: Sequence[Mapping[str, Any]], ontology: Ontology | Sequence[str], shapes: Shape = "auto"
+    existing: Sequence[Mapping[str, Any]],
+    ontology: Ontology | Sequence[str],
+    shapes: Shape = "auto",
+    known: Mapping[str, int] | None = None,
 ) -> tuple[Labels, list[str]]:
     """Read the labels of an existing project (``GET /api/labels``): what to use, and in plain words what does not fit.
 
-    A class is found by its exact name, else by its name without regard to case, spaces and underscores.
+    A class is found by its exact name, else by its name without regard to case, spaces and underscores, else by the id
+    that it had before (``known``), as people rename labels.
     """
     names = ontology.names if isinstance(ontology, Ontology) else tuple(ontology)
     specs = [_read(label) for label in existing if not label.get("has_parent")]
@@ -109,6 +118,10 @@ def check_labels(
         found = next((spec for spec in specs if spec.name == name), None) or next(
             (spec for spec in specs if normalise(spec.name) == normalise(name)), None
         )
+        if found is None:
+            found = next((spec for spec in specs if spec.id == (known or {}).get(name)), None)
+            if found is not None:
+                problems.append(f"somebody calls label {name!r} {found.name!r} now; it is used as {name!r}")
         if found is None:
             problems.append(f"the project has no label {name!r}; add it in the project's settings")
             continue
@@ -125,7 +138,9 @@ def _misfits(label: LabelSpec, shapes: Shape) -> list[str]:
     """Say which shapes a label refuses and which of our attributes it lacks or has in another form."""
     problems = []
     refused = [TYPES[kind] for kind in KINDS[shapes] if not label.allows(kind)]
-    if refused:
+    if shapes == "auto" and label.only is not None:
+        problems.append(f"label {label.name!r} is for {label.type} only, so its regions are drawn like that")
+    elif refused:
         problems.append(
             f"label {label.name!r} is for {label.type} only and refuses {' and '.join(refused)}; "
             "set its shape to any in the project's settings, or choose other shapes"

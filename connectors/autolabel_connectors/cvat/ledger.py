@@ -46,6 +46,16 @@ def write_ledger(receipts: Receipts, task: int, intents: Iterable[Intent]) -> No
         receipts.note(_key(task), rows)
 
 
+def note_answer(receipts: Receipts, task: int, moment: str) -> None:
+    """Remember when, by the server's clock, it last answered a change of ours to a task."""
+    receipts.note(f"answered:{task}", moment)
+
+
+def last_answer(receipts: Receipts, task: int) -> str:
+    """Return when the server last answered a change of ours to a task; empty where that is not known."""
+    return str(receipts.noted(f"answered:{task}") or "")
+
+
 def _key(task: int) -> str:
     return f"intended:{task}"
 

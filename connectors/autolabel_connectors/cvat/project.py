@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autolabel.connect import Shape
@@ -9,9 +10,12 @@ from autolabel.errors import ServerError, UsageError
 from autolabel.ontology import Ontology
 from autolabel_connectors.cvat.client import Cvat, Row
 from autolabel_connectors.cvat.errors import GoneError, UncertainError
+from autolabel_connectors.cvat.frames import known_tasks
 from autolabel_connectors.cvat.labels import ANNOTATION_ID, AttributeSpec, Labels, LabelSpec, check_labels, label_specs
+from autolabel_connectors.receipts import Receipts
 
 _TRIES = 5
+_TASK_NOTES = ("task", "intended", "issues", "answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Project:
     @property
     def identity(self) -> str:
         """Tells it from a later project of the same number, on a server that was set up anew."""
-        return f"{self.id}@{self.created}"
+        return _identity(self.id, self.created)
 
     def url(self, server: Cvat) -> str:
         """Address for a browser."""
@@ -47,23 +51,25 @@ def find_project(server: Cvat, name: str) -> Row | None:
     return found[0] if found else None
 
 
-def open_project(server: Cvat, name: str, ontology: Ontology, shape: Shape, *, dry_run: bool) -> Project:
+def open_project(
+    server: Cvat, name: str, ontology: Ontology, shape: Shape, receipts: Receipts, *, dry_run: bool
+) -> Project:
     """Find or make the project; an existing one is checked and never changed.
 
     Raises UsageError that says what does not fit.
     """
     row = find_project(server, name)
     if row is not None:
-        return _checked(server, row, ontology, shape, made=False)
+        return _checked(server, row, ontology, shape, receipts, made=False)
     if dry_run:
         return Project(0, name, _labels_to_be(ontology), made=True)
-    return _checked(server, _create(server, name, ontology), ontology, shape, made=True)
+    return _checked(server, _create(server, name, ontology), ontology, shape, receipts, made=True)
 
 
-def read_project(server: Cvat, row: Row, ontology: Ontology) -> Project:
+def read_project(server: Cvat, row: Row, ontology: Ontology, receipts: Receipts) -> Project:
     """Read a project's labels, whatever does not fit."""
     server.enter(row)
-    labels, _ = check_labels(_labels(server, int(row["id"])), ontology)
+    labels, _ = check_labels(_labels(server, int(row["id"])), ontology, known=_known_labels(row, receipts))
     return Project(int(row["id"]), str(row["name"]), labels, str(row.get("created_date") or ""))
 
 
@@ -77,9 +83,32 @@ def gone(server: Cvat, project: Project, error: GoneError) -> ServerError:
     return GoneError(f"{error}; run the same command again to go on with what is there")
 
 
-def _checked(server: Cvat, row: Row, ontology: Ontology, shape: Shape, *, made: bool) -> Project:
+def remember_project(project: Project, receipts: Receipts) -> None:
+    """Note which project a run is pushed to; receipts of one that was deleted say nothing about it."""
+    if receipts.noted("project") != project.identity:
+        receipts.drop(list(receipts))
+        # A server that was set up anew numbers its tasks from one again.
+        about = [f"{kind}:{task}" for task in known_tasks(receipts) for kind in _TASK_NOTES]
+        receipts.note_all({key: None for key in about if receipts.noted(key) is not None})
+        receipts.note("tasks", [])
+        receipts.note("project", project.identity)
+    receipts.note("labels", {name: spec.id for name, spec in project.labels.by_name.items()})
+
+
+def _known_labels(row: Row, receipts: Receipts) -> Mapping[str, int]:
+    """Which label was which class at the last push to this very project."""
+    same = receipts.noted("project") == _identity(int(row["id"]), str(row.get("created_date") or ""))
+    return receipts.noted("labels", {}) if same else {}
+
+
+def _identity(number: int, created: str) -> str:
+    return f"{number}@{created}"
+
+
+def _checked(server: Cvat, row: Row, ontology: Ontology, shape: Shape, receipts: Receipts, *, made: bool) -> Project:
     server.enter(row)
-    labels, problems = check_labels(_labels(server, int(row["id"])), ontology, shape)
+    known = _known_labels(row, receipts)
+    labels, problems = check_labels(_labels(server, int(row["id"])), ontology, shape, known)
     missing = [name for name in ontology.names if name not in labels.by_name]
     if missing:
         listed = "\n  - ".join(problems)

@@ -7,24 +7,26 @@ whose task is gone is kept.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from autolabel.connect import PullReport, PushOptions
-from autolabel.corrections import Decision, read_decisions, write_decisions
+from autolabel.corrections import Decision, read_decisions
 from autolabel.errors import AutolabelError, UsageError
 from autolabel.targets import remembered
 from autolabel.types import AnnotatedImage, Correction, Image, Review
-from autolabel_connectors.cvat.client import Cvat, Row, as_moment
+from autolabel_connectors.account import PullAccount
+from autolabel_connectors.cvat.client import Cvat
 from autolabel_connectors.cvat.compose import Composer, Wanted
 from autolabel_connectors.cvat.errors import GoneError
 from autolabel_connectors.cvat.frames import Frame, Key, OurTask, find_places
-from autolabel_connectors.cvat.held import HeldImage, HeldTask, batches_done, homes_of, look_at, read_task
-from autolabel_connectors.cvat.ledger import Ledger, read_ledger
+from autolabel_connectors.cvat.held import HeldTask, read_task
+from autolabel_connectors.cvat.look import HeldImage, Look, homes_of, look_over
 from autolabel_connectors.cvat.project import find_project, gone, read_project
+from autolabel_connectors.cvat.signing import Signer
 from autolabel_connectors.merge import corrections_of
+from autolabel_connectors.moments import as_moment
 from autolabel_connectors.ranking import model_version
 from autolabel_connectors.shapes import Region
 
@@ -32,18 +34,6 @@ if TYPE_CHECKING:
     from autolabel.connect import OnStep, Target
     from autolabel.dataset import Run
     from autolabel_connectors.receipts import Receipts
-
-_MOST_WARNINGS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """A task as it was read, and what is known of our own last requests to it."""
-
-    held: HeldTask
-    ledger: Ledger
-    done: set[int]
-    homes: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -56,9 +46,10 @@ class Pull:
     receipts: Receipts
     on_step: OnStep
     dry_run: bool = False
-    counts: Counter[str] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
+    account: PullAccount = field(default_factory=PullAccount)
     _composer: Composer | None = None
+    _signer: Signer | None = None
+    _homes: dict[str, str] = field(default_factory=dict)
 
     def run_all(self) -> PullReport:
         """Read all regions and replace what this project says about the run."""
@@ -68,7 +59,7 @@ class Pull:
                 f"{self.server.url} has no project {self.target.project!r}; push the run there first. If it was "
                 "deleted: corrections that were pulled before are kept in the run"
             )
-        project = read_project(self.server, row, self.run.labels)
+        project = read_project(self.server, row, self.run.labels, self.receipts)
         if self.receipts.noted("project") not in (None, project.identity):
             raise UsageError(
                 f"project {project.name!r} at {self.server.url} is not the one that this run was pushed to, which was "
@@ -77,6 +68,8 @@ class Pull:
         known = remembered(self.run.path, self.target.tool, self.target.project)
         options = known[0].options if known else PushOptions()
         self._composer = Composer(project.labels, options, model_version(self.run))
+        self._signer = Signer(self.server, project, self.run.path, self.target.source, self.receipts)
+        self._homes = homes_of(self.receipts)
         images = {image.path: image for image in self.run.images()}
         decisions: list[Decision] = []
         made: dict[Key, str] = {}
@@ -90,50 +83,49 @@ class Pull:
                 except GoneError:
                     if self.server.find(f"/api/projects/{project.id}") is None:
                         raise
-                    self.warnings.append(f"task {task.id} was deleted while it was read; what it said before is kept")
+                    self.account.warnings.append(
+                        f"task {task.id} was deleted while it was read; what it said before is kept"
+                    )
                     continue
                 made |= {(f.path, f.image_id): as_moment(str(task.row.get("created_date") or "")) for f in frames}
             self.on_step("tasks", len(placement.tasks), len(placement.tasks))
         except GoneError as error:
             raise gone(self.server, project, error) from None
         decisions += self._earlier(decisions, made)
-        self._count(decisions)
-        if not self.dry_run:
-            write_decisions(self.run.path, self.target.source, decisions)
-        more = len(self.warnings) - _MOST_WARNINGS
-        warnings = (*self.warnings[:_MOST_WARNINGS], *([f"… and {more} more of the kind"] if more > 0 else []))
-        counts = {name: count for name, count in sorted(self.counts.items()) if count}
-        return PullReport(project.url(self.server), counts, warnings)
+        if warning := self._signer.warning():
+            self.account.warnings.append(warning)
+        return self.account.finish(
+            decisions, self.run.path, self.target.source, url=project.url(self.server), dry_run=self.dry_run
+        )
 
     def _task(self, task: OurTask, frames: Sequence[Frame], images: Mapping[str, Image]) -> list[Decision]:
         """Turn one task into decisions."""
         assert self._composer is not None
+        assert self._signer is not None
         held = read_task(self.server, task.id)
-        ledger = read_ledger(self.receipts, task.id)
-        done = batches_done(ledger, held, self._composer.labels)
-        look = _Look(held, ledger, done, homes_of(self.receipts))
+        look = look_over(held, self.receipts, self._composer, self._homes)
         decisions: list[Decision] = []
         for frame in frames:
             image = images.get(frame.path)
             if image is None or image.id != frame.image_id:
                 image = frame.image
-            found = self._look(task, frame, image, look)
-            decisions += self._frame(task, frame, image, held, found)
+            found = self._look(frame, image, look)
+            made = self._frame(task, frame, image, held, found)
+            job = held.job_of(frame.number) or {}
+            decisions += self._signer.sign(made, job, task.row, found.comparison)
         return decisions
 
     def _frame(self, task: OurTask, frame: Frame, image: Image, held: HeldTask, found: HeldImage) -> list[Decision]:
-        job = held.job_of(frame.number) or {}
-        by, at = _person(job, task.row), as_moment(str(job.get("updated_date") or task.row.get("updated_date") or ""))
         source = self.target.source
         if frame.deleted:
-            return [Review("skipped", image.path, image.id, by=by, at=at, source=source)]
+            return [Review("skipped", image.path, image.id, source=source)]
         if count := held.others.get(frame.number):
-            self.counts["tags and tracks that are not taken over"] += count
-            self.warnings.append(
-                f"{image.path}, task {task.id}: {count} tags or tracks are not taken over; draw shapes instead"
+            self.account.counts["other annotations that are not taken over"] += count
+            self.account.warnings.append(
+                f"{image.path}, task {task.id}: tags or tracks are not taken over ({count}); draw shapes instead"
             )
         complete = held.complete(frame.number)
-        self.counts["regions of other runs"] += found.foreign
+        self.account.counts["regions of other runs"] += found.foreign
         comparison = found.comparison
         if not complete:
             # What another tool drew by itself is nobody's decision before the job is done.
@@ -141,31 +133,16 @@ class Pull:
             comparison = replace(comparison, added=added)
         for region in (*comparison.added, *(region for _, region in comparison.edited)):
             if trouble := _trouble(region):
-                self.counts["regions that are not taken over"] += region.box is None or region.label is None
-                self.warnings.append(f"{image.path}, task {task.id}: {trouble}")
+                self.account.counts["regions that are not taken over"] += region.box is None or region.label is None
+                self.account.warnings.append(f"{image.path}, task {task.id}: {trouble}")
         decisions: list[Decision] = []
         if complete:
-            decisions.append(Review("complete", image.path, image.id, by=by, at=at, source=source))
-        decisions += corrections_of(
-            image, comparison, source=source, task=str(task.id), accepted=complete, by=by, at=at
-        )
-        return decisions
+            decisions.append(Review("complete", image.path, image.id, source=source))
+        return [*decisions, *corrections_of(image, comparison, source=source, task=str(task.id), accepted=complete)]
 
-    def _look(self, task: OurTask, frame: Frame, image: Image, look: _Look) -> HeldImage:
-        assert self._composer is not None
+    def _look(self, frame: Frame, image: Image, look: Look) -> HeldImage:
         receipts = self.receipts.of(frame.path)
-        shapes = look.held.shapes.get(frame.number, [])
-        found = look_at(
-            image,
-            shapes,
-            receipts,
-            ledger=look.ledger,
-            done_batches=look.done,
-            composer=self._composer,
-            wanted=self._wanted(frame, receipts),
-            task=task.id,
-            homes=look.homes,
-        )
+        found = look.at(frame.number, image, receipts, self._wanted(frame, receipts))
         if not self.dry_run:
             known = {receipt.annotation_id: receipt for receipt in receipts}
             self.receipts.put([receipt for receipt in found.put if known.get(receipt.annotation_id) != receipt])
@@ -200,15 +177,8 @@ class Pull:
                     kept.append(decision)
             elif (decision.path, decision.annotation_id) not in said:
                 kept.append(decision)
-        self.counts["kept of tasks that are gone"] += len(kept)
+        self.account.counts["kept of tasks that are gone"] += len(kept)
         return kept
-
-    def _count(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            if isinstance(decision, Review):
-                self.counts[f"images {decision.state}"] += 1
-            else:
-                self.counts[decision.action] += 1
 
 
 def _trouble(region: Region) -> str:
@@ -217,11 +187,3 @@ def _trouble(region: Region) -> str:
     if region.problem:
         return f"{name}: {region.problem}"
     return "" if region.label is not None else f"{name} has a label that the project does not have; give it another"
-
-
-def _person(job: Row, task: Row) -> str | None:
-    """Who the work is assigned to: CVAT does not tell who did it."""
-    for row in (job, task):
-        if name := (row.get("assignee") or {}).get("username"):
-            return str(name)
-    return None

@@ -15,7 +15,7 @@ from autolabel.connect import OnStep, PushOptions
 from autolabel.errors import ServerError, UsageError
 from autolabel.types import Image
 from autolabel_connectors.cvat.client import Cvat, Row, wait_for
-from autolabel_connectors.cvat.errors import DeniedError, TooLargeError, UncertainError
+from autolabel_connectors.cvat.errors import DeniedError, StuckError, TooLargeError, UncertainError
 from autolabel_connectors.cvat.frames import file_name, file_type, server_file
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 REQUEST_BYTES = 32 * 2**20
 """Files go together up to this size; a larger one goes alone, by TUS in pieces of 10 MiB."""
+
+PATIENCE_SECONDS = 3600.0
+"""How long a task may be in the making."""
 
 _SMALLEST_REQUEST = 2**16
 _TRIES = 5
@@ -56,7 +59,7 @@ class Uploads:
                 task = self._task(name)
                 try:
                     self._fill(task, images, files, size, on_step)
-                except DeniedError:
+                except (DeniedError, StuckError):
                     raise
                 except ServerError as error:
                     if self._finished(task, len(images)):
@@ -120,7 +123,7 @@ class Uploads:
         else:
             progress = _progress(lambda done, total: on_step("upload", done, total))
             rq_id = self.server.upload(task, files, size, progress, data)
-        status = wait_for(self.server, rq_id or creation_of(task))
+        status = self._wait(rq_id or creation_of(task), task)
         if status is not None and status["status"] == "failed":
             raise ServerError(self._why(status))
         row = self.server.get(f"/api/tasks/{task}")
@@ -131,10 +134,20 @@ class Uploads:
 
     def _finished(self, task: int, count: int | None) -> bool:
         """Wait while the server works on a task's images, and tell whether they are there."""
-        wait_for(self.server, creation_of(task))
+        self._wait(creation_of(task), task)
         row = self.server.find(f"/api/tasks/{task}")
         size = 0 if row is None else row.get("size") or 0
         return size > 0 if count is None else size == count
+
+    def _wait(self, request: str, task: int) -> Row | None:
+        """Wait for the server to make a task of its images; raises StuckError when it does not get to it."""
+        status = wait_for(self.server, request, patience=PATIENCE_SECONDS)
+        if status is not None and status["status"] not in ("finished", "failed"):
+            raise StuckError(
+                f"{self.server.url} has not made task {task} of its images in {PATIENCE_SECONDS / 60:.0f} minutes "
+                f"({status['status']}); see that its import workers run, then run the same command again"
+            )
+        return status
 
     def _why(self, status: Mapping[str, Any]) -> str:
         lines = [line for line in str(status.get("message") or "no reason given").strip().splitlines() if line.strip()]

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.errors import AutolabelError
+from autolabel.runlengths import Bools, Ints
 from autolabel.types import Mask
-from autolabel_connectors.rle import Bools, Ints, from_row_runs, row_runs
+from autolabel_connectors.rle import from_row_runs, row_runs
 
 _SIZES = (3, 4, 8, 16)
 _LIMIT = 2**16

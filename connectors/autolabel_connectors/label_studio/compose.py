@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
 
 from autolabel.errors import AutolabelError
 from autolabel.types import AnnotatedImage, Annotation, Image, LabelIssue
-from autolabel_connectors.label_studio.convert import from_regions, region_id, to_regions
+from autolabel_connectors.label_studio.convert import from_regions, held_region, region_id, to_regions
 from autolabel_connectors.label_studio.remote import IMAGE_ID, PATH, Key
+from autolabel_connectors.losses import Losses
 from autolabel_connectors.merge import shape_digest
 from autolabel_connectors.ranking import flagged, priority
 from autolabel_connectors.receipts import Receipt
-from autolabel_connectors.shapes import Drawing, ShapeOptions, draw
+from autolabel_connectors.shapes import Drawing, Region, ShapeOptions, draw
 from autolabel_connectors.weight import MAX_BRUSH_BYTES, MAX_SHAPES, MAX_VERTICES, freeze_warning, weigh
 
 if TYPE_CHECKING:
@@ -34,15 +35,15 @@ _NOTES_SHOWN = 5
 class Wanted:
     """What the server should hold for one image: the items of a prediction's ``result`` and its ``score``.
 
-    ``extra`` are further fields of the task's data; ``items`` are the result's items of each annotation.
+    ``extra`` are further fields of the task's data; ``marks`` are the receipts of its regions, without a task.
     """
 
     image: Image
-    annotations: tuple[Annotation, ...]
     result: list[dict[str, Any]]
     score: float | None
-    items: Mapping[str, list[dict[str, Any]]]
+    version: str
     extra: Mapping[str, Any]
+    marks: tuple[Receipt, ...]
 
     @property
     def key(self) -> Key:
@@ -53,17 +54,18 @@ class Wanted:
         """Return the data of a new task."""
         return {IMAGE_ID: self.image.id, PATH: self.image.path, **self.extra, image_key: url}
 
-    def prediction(self, model_version: str) -> dict[str, Any]:
-        """Return the prediction to send."""
-        return {"result": self.result, "score": self.score, "model_version": model_version}
+    def receipts(self, task: int, pushed_at: str) -> list[Receipt]:
+        """Return the receipts of its regions, as a task holds them."""
+        return [replace(mark, remote_task=str(task), pushed_at=pushed_at) for mark in self.marks]
 
-    def held_by(self, prediction: Mapping[str, Any], model_version: str) -> bool:
+    @property
+    def prediction(self) -> dict[str, Any]:
+        """The prediction to send."""
+        return {"result": self.result, "score": self.score, "model_version": self.version}
+
+    def held_by(self, prediction: Mapping[str, Any]) -> bool:
         """Tell whether a prediction on the server is what it should be."""
-        return bool(
-            prediction.get("result") == self.result
-            and prediction.get("score") == self.score
-            and prediction.get("model_version") == model_version
-        )
+        return all(prediction.get(name) == value for name, value in self.prediction.items())
 
 
 @dataclass(slots=True)
@@ -73,52 +75,66 @@ class Composer:
     controls: Controls
     options: PushOptions
     label_config: str
+    version: str
     issues: Mapping[str, Sequence[LabelIssue]] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
     _validator: LabelInterface | None = None
+    _proven: set[tuple[Any, ...]] = field(default_factory=set)
+
+    def use(self, controls: Controls, label_config: str) -> None:
+        """Write for a project as it is, rather than as it was planned."""
+        if (controls, label_config) != (self.controls, self.label_config):
+            self.controls, self.label_config = controls, label_config
+            self._validator, self._proven = None, set()
 
     def compose(self, item: AnnotatedImage) -> Wanted:
         """Write one image's prediction; raises AutolabelError where the server would drop a part of it."""
+        image = item.image
         limits = ShapeOptions(max_vertices=self.options.max_vertices, min_iou=self.options.min_iou)
-        doubts = [doubt for doubt in self.issues.get(item.image.path, ()) if doubt.image_id == item.image.id]
-        drawings = [draw(annotation, self.options.shape, limits) for annotation in item.annotations]
-        items = {
-            annotation.id: to_regions(annotation, item.image, drawing, self.controls, _notes(annotation, doubts))
-            for annotation, drawing in zip(item.annotations, drawings, strict=True)
-        }
-        result = [part for parts in items.values() for part in parts]
+        doubts = [doubt for doubt in self.issues.get(image.path, ()) if doubt.image_id == image.id]
+        drawings: list[Drawing] = []
+        items: list[list[dict[str, Any]]] = []
+        held: list[Region | None] = []
+        for annotation in item.annotations:  # one after the other, as a mask's pixels are kept for a moment
+            drawing = draw(annotation, self.options.shape, limits)
+            drawings.append(drawing)
+            items.append(to_regions(annotation, image, drawing, self.controls, _notes(annotation, doubts)))
+            held.append(held_region(annotation, image, drawing))
+        result = [part for parts in items for part in parts]
         lowest = min((annotation.score for annotation in item.annotations), default=None)
         score = None if lowest is None else round(min(max(float(lowest), 0.0), 1.0), 6)
-        if _heavy(item.image, drawings):
-            warning = freeze_warning(weigh(item.image, drawings), "label-studio", item.image)
+        self.losses.take(image.path, drawings)
+        if _heavy(image, drawings):
+            warning = freeze_warning(weigh(image, drawings), "label-studio", image)
             if warning:
                 self.warnings[warning] = None
-        self._check(item.image, result, score)
-        return Wanted(item.image, item.annotations, result, score, items, self._extra(item, doubts))
+        self._check(image, result, score)
+        if None in held:
+            read = {region.annotation_id: region for region in from_regions(result, image, self.controls)}
+            held = [read.get(annotation.id) for annotation in item.annotations]
+        marks = tuple(
+            self._mark(image, annotation, region, payload_of(parts))
+            for annotation, region, parts in zip(item.annotations, held, items, strict=True)
+            if region is not None
+        )
+        return Wanted(image, result, score, self.version, self._extra(item, doubts), marks)
 
-    def receipts(self, wanted: Wanted, task: int, version: str) -> list[Receipt]:
-        """Return the receipts of one image's regions, as the server holds them."""
-        regions = {r.annotation_id: r for r in from_regions(wanted.result, wanted.image, self.controls)}
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return [
-            Receipt(
-                path=wanted.image.path,
-                image_id=wanted.image.id,
-                annotation_id=annotation.id,
-                remote_task=str(task),
-                remote_ids=regions[annotation.id].part_ids or (region_id(annotation.id),),
-                digest=shape_digest(regions[annotation.id]),
-                payload=payload_of(wanted.items[annotation.id]),
-                label=annotation.label,
-                box=annotation.box,
-                mask=annotation.mask,
-                score=annotation.score,
-                model_version=version,
-                pushed_at=now,
-            )
-            for annotation in wanted.annotations
-            if annotation.id in regions
-        ]
+    def _mark(self, image: Image, annotation: Annotation, region: Region, payload: str) -> Receipt:
+        return Receipt(
+            path=image.path,
+            image_id=image.id,
+            annotation_id=annotation.id,
+            remote_task="",
+            remote_ids=region.part_ids or (region_id(annotation.id),),
+            digest=shape_digest(region),
+            payload=payload,
+            label=annotation.label,
+            box=annotation.box,
+            mask=annotation.mask,
+            score=annotation.score,
+            model_version=self.version,
+        )
 
     def _extra(self, item: AnnotatedImage, doubts: Sequence[LabelIssue]) -> dict[str, Any]:
         extra: dict[str, Any] = {}
@@ -130,22 +146,50 @@ class Composer:
         return extra
 
     def _check(self, image: Image, result: list[dict[str, Any]], score: float | None) -> None:
-        """Refuse what the server would drop or accept wrongly, by the server's own rules."""
+        """Refuse what the server would drop or accept wrongly, by the server's own rules.
+
+        Its validator is asked about every combination of tag, kind and label once; after that the numbers are looked
+        at, which is all that differs.
+        """
+        kinds = {_kind_of(part) for part in result}
+        if not (kinds <= self._proven and all(_sound(part["value"]) for part in result)):
+            errors = self._errors(result, score)
+            if errors:
+                raise AutolabelError(
+                    f"Label Studio would not take the regions of {image.path!r}: {'; '.join(errors[:3])}; check the "
+                    "project's label config, or push to another --project"
+                )
+            self._proven |= kinds
+        ids = Counter(str(part["id"]) for part in result if part["type"] != "labels")
+        if twice := [uid for uid, count in ids.items() if count > 1]:
+            raise AutolabelError(f"{image.path!r}: several regions have the id {twice[0]!r}; label the image again")
+
+    def _errors(self, result: list[dict[str, Any]], score: float | None) -> list[str]:
         if self._validator is None:
             from label_studio_sdk.label_interface.interface import LabelInterface
 
             self._validator = LabelInterface(self.label_config)
         errors = self._validator.validate_prediction(  # type: ignore[no-untyped-call]
-            {"result": result, "score": score, "model_version": "autolabel"}, return_errors=True
+            {"result": result, "score": score, "model_version": self.version}, return_errors=True
         )
-        errors = list(errors) if isinstance(errors, list) else []
-        ids = Counter(str(part["id"]) for part in result if part["type"] != "labels")
-        errors += [f"two regions have the id {uid!r}" for uid, count in ids.items() if count > 1]
-        if errors:
-            raise AutolabelError(
-                f"Label Studio would not take the regions of {image.path!r}: {'; '.join(map(str, errors[:3]))}; check "
-                "the project's label config, or push to another --project"
-            )
+        return list(map(str, errors)) if isinstance(errors, list) else []
+
+
+def _kind_of(part: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return all that the server's rules ask of a region beside its numbers."""
+    value = part["value"]
+    words = tuple(tuple(words) for name, words in value.items() if name.endswith("labels"))
+    return part["from_name"], part["to_name"], part["type"], words, frozenset(value)
+
+
+def _sound(value: Mapping[str, Any]) -> bool:
+    """Tell whether a region's numbers are where they must be: percent in [0, 100], bytes of a brush."""
+    if "rle" in value:
+        return bool(value["rle"]) and min(value["rle"]) >= 0 and max(value["rle"]) <= 255
+    if "points" in value:
+        points = value["points"]
+        return len(points) > 2 and min(map(min, points)) >= 0.0 and max(map(max, points)) <= 100.0
+    return all(0.0 <= value[name] <= 100.0 for name in ("x", "y", "width", "height") if name in value)
 
 
 def _heavy(image: Image, drawings: Sequence[Drawing]) -> bool:
@@ -157,7 +201,7 @@ def _heavy(image: Image, drawings: Sequence[Drawing]) -> bool:
 
 def payload_of(items: Sequence[Mapping[str, Any]]) -> str:
     """Stand for all that was sent about one annotation."""
-    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(to_json(items)).hexdigest()[:16]
 
 
 def _notes(annotation: Annotation, doubts: Iterable[LabelIssue]) -> dict[str, str]:

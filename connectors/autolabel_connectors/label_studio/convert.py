@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from autolabel.errors import AutolabelError
-from autolabel.types import Annotation, Image
+from autolabel.types import Annotation, Box, Image
 from autolabel_connectors.label_studio.brush import encode_bitmask, encode_brush
 from autolabel_connectors.label_studio.geometry import form_of, read_geometry
 from autolabel_connectors.label_studio.label_config import Control, Controls
-from autolabel_connectors.raster import snap
+from autolabel_connectors.raster import GRID, snap
 from autolabel_connectors.regions import merge_parts
+from autolabel_connectors.rle import canonical
 from autolabel_connectors.shapes import Drawing, Region, RegionOrigin
 
 META = "autolabel"
@@ -164,6 +165,29 @@ def _part(region: Region) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def held_box(box: Box, image: Image) -> Box:
+    """Return a box as it comes back from the server: to 0.01 px, and inside the image."""
+    # Plain arithmetic: a run has many boxes, and numpy takes twenty times as long for four numbers.
+    x0, y0, x1, y1 = (round(float(value) * GRID) / GRID for value in box.xyxy)
+    wide, high = float(image.width), float(image.height)
+    return Box(min(max(x0, 0.0), wide), min(max(y0, 0.0), high), min(max(x1, 0.0), wide), min(max(y1, 0.0), high))
+
+
+def held_region(annotation: Annotation, image: Image, drawing: Drawing) -> Region | None:
+    """Return what `from_regions` makes of an annotation as `to_regions` wrote it; None where only reading can tell."""
+    remote = region_id(annotation.id)
+    known: dict[str, Any] = {"label": annotation.label, "annotation_id": annotation.id, "part_ids": (remote,)}
+    if drawing.kind == "box":
+        box = held_box(drawing.box, image)
+        return Region(remote, "box", box=box, **known) if box.width > 0 and box.height > 0 else None
+    if drawing.kind == "mask" and drawing.mask is not None:
+        return Region(remote, "mask", box=drawing.box, mask=canonical(drawing.mask), **known)
+    if drawing.filled is not None and drawing.filled.area:
+        known["part_ids"] = tuple(region_id(annotation.id, part) for part in range(len(drawing.rings)))
+        return Region(remote, "polygon", box=drawing.box, mask=drawing.filled, **known)
+    return None
+
+
 def _values(drawing: Drawing, image: Image, control: Control) -> list[dict[str, Any]]:
     """Return the geometry of each item, in percent or as a code."""
     if drawing.kind == "mask":
@@ -171,12 +195,13 @@ def _values(drawing: Drawing, image: Image, control: Control) -> list[dict[str, 
         if control.form == "bitmask":
             return [{"imageDataURL": encode_bitmask(drawing.mask)}]
         return [{"format": "rle", "rle": encode_brush(drawing.mask)}]
-    per_px = np.array([100 / image.width, 100 / image.height])
     if drawing.kind == "polygon":
+        per_px = np.array([100 / image.width, 100 / image.height])
         return [{"points": (snap(ring) * per_px).tolist(), "closed": True} for ring in drawing.rings]
-    limits = [image.width, image.height] * 2
-    x0, y0, x1, y1 = np.clip(snap(drawing.box.xyxy), 0, limits) * np.tile(per_px, 2)
-    return [{"x": float(x0), "y": float(y0), "width": float(x1 - x0), "height": float(y1 - y0), "rotation": 0}]
+    box = held_box(drawing.box, image)
+    x0, x1 = (x * (100 / image.width) for x in (box.x_min, box.x_max))
+    y0, y1 = (y * (100 / image.height) for y in (box.y_min, box.y_max))
+    return [{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "rotation": 0}]
 
 
 def _labelled(item: dict[str, Any], control: Control, label: str) -> list[dict[str, Any]]:

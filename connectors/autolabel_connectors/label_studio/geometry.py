@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from autolabel.errors import AutolabelError
+from autolabel.runlengths import Bools
 from autolabel.types import Image, Mask
 from autolabel_connectors.label_studio.brush import decode_bitmask, decode_brush
 from autolabel_connectors.raster import Points, ellipse_ring, rectangle_ring, snap, turned
 from autolabel_connectors.regions import with_mask, with_ring
-from autolabel_connectors.rle import Bools
 from autolabel_connectors.shapes import Region
 
 _TURNS = (90, 180, 270)

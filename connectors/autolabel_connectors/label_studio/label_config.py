@@ -29,19 +29,22 @@ _FORMS: Mapping[DrawnKind, tuple[FormKind, ...]] = {
 }
 _TAGS: Mapping[DrawnKind, str] = {"box": "RectangleLabels", "polygon": "PolygonLabels", "mask": "BrushLabels"}
 _IMAGE = "image"
+_YES = ("1", "true", "yes")
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
     """A tag that draws one form: its ``name``, and ``labels_name`` of a separate ``<Labels>`` where there is one.
 
-    ``labels`` maps each class of ours to the spelling that the tag's results use.
+    ``labels`` maps each class of ours to the spelling that the tag's results use. ``min_score`` is the least score that
+    the tag asks of a model's regions.
     """
 
     name: str
     form: FormKind
     labels: Mapping[str, str]
     labels_name: str | None = None
+    min_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,15 @@ def label_config(ontology: Ontology, shapes: Shape = "auto", colours: Sequence[s
 
 
 def check_label_config(
-    xml: str, ontology: Ontology | Sequence[str], shapes: Shape = "auto"
+    xml: str, ontology: Ontology | Sequence[str], shapes: Shape = "auto", *, serving: bool = False
 ) -> tuple[Controls, list[str]]:
     """Read an existing project's configuration: the controls to use, and in plain words what does not fit.
 
     Control names may be anything. A class is found by its exact name, else by its name without regard to case,
     spaces and underscores. A class that no control draws as a box is a mismatch, and so is one that none can draw in
-    the shape asked for. Raises AutolabelError if ``xml`` cannot be read.
+    the shape asked for. ``serving`` follows what such a configuration tells a model that is asked for predictions:
+    ``predicted_values`` of a label, ``model_score_threshold`` and ``model_skip`` of a tag. Raises AutolabelError if
+    ``xml`` cannot be read.
     """
     names = ontology.names if isinstance(ontology, Ontology) else tuple(ontology)
     try:
@@ -120,7 +125,7 @@ def check_label_config(
         problems.append(f'<Image name="{to_name}"> has no value; write value="$image"')
     elif picture.get("valueList"):
         problems.append(f'<Image name="{to_name}"> shows a list of images; one image to a task is needed')
-    by_kind = {kind: tuple(_controls(root, kind, to_name, names)) for kind in _FORMS}
+    by_kind = {kind: tuple(_controls(root, kind, to_name, names, serving=serving)) for kind in _FORMS}
     controls = Controls(to_name, field_name or _IMAGE, by_kind)
     return controls, problems + _missing(controls, names, shapes)
 
@@ -131,27 +136,46 @@ def _picture(root: ET.Element, pictures: Sequence[ET.Element]) -> ET.Element:
     return max(pictures, key=lambda tag: aims.count(str(tag.get("name"))))
 
 
-def _controls(root: ET.Element, kind: DrawnKind, to_name: str, names: Sequence[str]) -> Iterable[Control]:
+def _controls(
+    root: ET.Element, kind: DrawnKind, to_name: str, names: Sequence[str], *, serving: bool
+) -> Iterable[Control]:
     """Find the tags that draw ``kind`` on the image: with labels of their own, or beside a ``<Labels>`` tag."""
     here = [tag for tag in root.iter() if tag.get("name") and to_name in _aims(tag)]
+    if serving:
+        here = [tag for tag in here if tag.get("model_skip", "").lower() not in _YES]
     for form in _FORMS[kind]:
         for tag in here:
+            least = _least_score(tag) if serving else 0.0
             if tag.tag.lower() == f"{form}labels":
-                yield Control(str(tag.get("name")), form, _labels(tag, names))
+                yield Control(str(tag.get("name")), form, _labels(tag, names, serving=serving), min_score=least)
         for tag in here:
             if tag.tag.lower() == form:
                 for labels in (other for other in here if other.tag == "Labels"):
-                    yield Control(str(tag.get("name")), form, _labels(labels, names), str(labels.get("name")))
+                    least = max(_least_score(tag), _least_score(labels)) if serving else 0.0
+                    found = _labels(labels, names, serving=serving)
+                    yield Control(str(tag.get("name")), form, found, str(labels.get("name")), least)
 
 
-def _labels(tag: ET.Element, names: Sequence[str]) -> dict[str, str]:
+def _least_score(tag: ET.Element) -> float:
+    """Read the score below which a tag wants no regions of a model; raises AutolabelError where it is no number."""
+    text = tag.get("model_score_threshold") or tag.get("score_threshold") or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise AutolabelError(
+            f"model_score_threshold of <{tag.tag} name={tag.get('name')!r}> must be a number in [0, 1], got {text!r}; "
+            "repair it in the project's settings"
+        ) from None
+
+
+def _labels(tag: ET.Element, names: Sequence[str], *, serving: bool) -> dict[str, str]:
     """Map our class names to a tag's spellings; a tag that reads its labels from the task takes any name."""
     if tag.get("value", "").startswith("$"):
         return {name: name for name in names}
     shown = [child for child in tag.iter("Label") if child.get("value") or child.get("alias")]
     found = {}
     for name in names:
-        for same in (_exactly, _loosely):
+        for same in (_exactly, _loosely, *((_predicted,) if serving else ())):
             match = next((child for child in shown if same(name, child)), None)
             if match is not None:
                 found[name] = str(match.get("alias") or match.get("value"))
@@ -167,6 +191,11 @@ def _exactly(name: str, label: ET.Element) -> bool:
 def _loosely(name: str, label: ET.Element) -> bool:
     """Whether a label's alias or value is ``name`` but for case, spaces and underscores."""
     return normalise(name) in (normalise(label.get("alias") or ""), normalise(label.get("value") or ""))
+
+
+def _predicted(name: str, label: ET.Element) -> bool:
+    """Whether a label stands for what a model calls ``name``, by its list of such names."""
+    return normalise(name) in map(normalise, label.get("predicted_values", "").split(","))
 
 
 def _aims(tag: ET.Element) -> list[str]:

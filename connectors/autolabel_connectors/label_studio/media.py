@@ -6,6 +6,7 @@ import io
 import json
 import posixpath
 import re
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -83,28 +84,37 @@ class Uploads:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS))
     coming: dict[str, Future[dict[str, Shown]]] = field(default_factory=dict)
     queue: deque[Future[dict[str, Shown]]] = field(default_factory=deque)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Begin to upload what is missing, beside what the caller does; waits where much is on its way already."""
-        missing = self._missing(images)
-        if missing:
-            future = self.pool.submit(self._send_all, missing)
-            self.coming.update(dict.fromkeys(map(_name, missing), future))
-            self.queue.append(future)
-        while len(self.queue) > 2 * _WORKERS:
-            wait([self.queue.popleft()])
+        """Begin to upload what is missing, beside what the caller does; waits where much is on its way already.
+
+        Another thread than that of `show` may call it.
+        """
+        with self.lock:
+            missing = self._missing(images)
+            if missing:
+                future = self.pool.submit(self._send_all, missing)
+                self.coming.update(dict.fromkeys(map(_name, missing), future))
+                self.queue.append(future)
+            first = self.queue.popleft() if len(self.queue) > 2 * _WORKERS else None
+        if first is not None:
+            wait([first])
 
     def show(self, images: Sequence[Image]) -> dict[str, Shown]:
         """Upload what is missing, in parallel batches of bounded size; no file stays open."""
         self.prepare(images)
         known, lost = self._known(), None
         for attempt in range(4):
-            futures = {self.coming.pop(name) for image in images if (name := _name(image)) in self.coming}
-            for future in futures:
+            awaited = {name: self.coming[name] for image in images if (name := _name(image)) in self.coming}
+            for future in set(awaited.values()):
                 try:
                     known.update(future.result())
                 except UnsureError as error:
                     lost = error
+            with self.lock:
+                for name in awaited:
+                    self.coming.pop(name, None)
             missing = {_name(image): image for image in images if _name(image) not in known}
             if not missing:
                 break

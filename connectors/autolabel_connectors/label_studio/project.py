@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from autolabel_connectors.label_studio.label_config import Controls, check_label
 from autolabel_connectors.label_studio.remote import VERSION_PREFIX
 
 _TITLE_LENGTHS = (3, 50)
+_MARK = re.compile(r"autolabel run .* \([0-9a-f]{8}\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ def find_project(api: Api, title: str) -> Mapping[str, Any] | None:
     """Return the one project of this title, None where there is none; raises UsageError for several."""
     found = _titled(api, title)
     if len(found) > 1:
+        # A push that was killed may have left the empty twin of a request that the network delivered twice.
+        fullest = max(found, key=lambda project: (int(project.get("task_number") or 0), -int(project["id"])))
+        twins = _twins(found, fullest)
+        found = [project for project in found if project not in twins]
+    if len(found) > 1:
         listed = ", ".join(str(project["id"]) for project in found)
         raise UsageError(
             f"{api.url} has {len(found)} projects called {title!r} (ids {listed}); rename all but one there, or give "
@@ -51,8 +58,8 @@ def find_project(api: Api, title: str) -> Mapping[str, Any] | None:
     return found[0] if found else None
 
 
-def open_project(api: Api, title: str, labels: Ontology, shape: Shape, about: str, *, dry_run: bool) -> Project:
-    """Find or make the project; an existing one is checked and never changed.
+def look_up_project(api: Api, title: str, labels: Ontology, shape: Shape) -> Project:
+    """Find the project and check it, or say how a new one would be: of number 0 and ``made``. Changes nothing.
 
     Raises UsageError that says what does not fit.
     """
@@ -60,11 +67,13 @@ def open_project(api: Api, title: str, labels: Ontology, shape: Shape, about: st
     if found is None:
         _check_title(title)
         config = label_config(labels, shape)
-        if dry_run:
-            return Project(0, title, config, check_label_config(config, labels, shape)[0], made=True)
-        found = _create(api, title, config, about)
-        return _project(found, labels, shape, made=True)
+        return Project(0, title, config, check_label_config(config, labels, shape)[0], made=True)
     return _project(get_project(api, int(found["id"])), labels, shape, made=False)
+
+
+def make_project(api: Api, planned: Project, labels: Ontology, shape: Shape, about: str) -> Project:
+    """Make a project that `look_up_project` did not find."""
+    return _project(_create(api, planned.title, planned.label_config, about), labels, shape, made=True)
 
 
 def get_project(api: Api, project: int) -> Mapping[str, Any]:
@@ -163,17 +172,34 @@ def _create(api: Api, title: str, config: str, about: str) -> Mapping[str, Any]:
     """Make a project once: a mark in its description tells ours, whatever became of the answer."""
     mark = f"{about} ({secrets.token_hex(4)})"
     lost = ServerError(f"create the project: {api.url} made none; run the same command again")
+    body = {"title": title, "label_config": config, "description": mark}
     for _ in range(3):
         try:
-            with api.asking("create the project") as sdk:
-                sdk.projects.create(title=title, label_config=config, description=mark)
+            return dict(api.request("POST", "/api/projects/", body=body, doing="create the project"))
         except UnsureError as error:
             lost = error
         made = _titled(api, title)
-        ours = [project for project in made if project.get("description") == mark]
-        for twin in ours[1:]:
-            # The network delivered the request twice: the second is empty and nobody's.
-            api.request("DELETE", f"/api/projects/{twin['id']}", doing="remove a project that was made twice")
-        if ours or made:
-            return (ours or made)[0]
+        if found := [project for project in made if project.get("description") == mark] or made:
+            return found[0]
     raise lost
+
+
+def count_tasks(api: Api, project: Project) -> int:
+    """Ask how many tasks a project has; one that the network made twice loses its empty twin."""
+    if project.made:
+        same = _titled(api, project.title)
+        ours = next((found for found in same if int(found["id"]) == project.id), None)
+        if ours is not None:
+            for twin in _twins(same, ours):
+                api.request("DELETE", f"/api/projects/{twin['id']}", doing="remove a project that was made twice")
+            return int(ours.get("task_number") or 0)
+    return int(get_project(api, project.id).get("task_number") or 0)
+
+
+def _twins(projects: Sequence[Mapping[str, Any]], ours: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the projects that a doubled request made beside ``ours``: with the same mark, and empty."""
+    mark = str(ours.get("description") or "")
+    if not _MARK.fullmatch(mark):
+        return []
+    same = (project for project in projects if project.get("description") == mark and project["id"] != ours["id"])
+    return [project for project in same if not project.get("task_number")]

@@ -7,22 +7,22 @@ longer on the server is kept where its task is gone, and kept without effect whe
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from autolabel.connect import PullReport
-from autolabel.corrections import Decision, read_decisions, write_decisions
+from autolabel.corrections import Decision, read_decisions
 from autolabel.errors import UsageError
 from autolabel.types import Correction, Image, Review
+from autolabel_connectors.account import PullAccount
 from autolabel_connectors.label_studio.compose import payload_of
 from autolabel_connectors.label_studio.convert import from_regions
 from autolabel_connectors.label_studio.http import Api, MissingError
 from autolabel_connectors.label_studio.project import find_project, get_project, gone, read_controls
 from autolabel_connectors.label_studio.remote import Key, RemoteTask, emails, read_tasks
 from autolabel_connectors.merge import compare, corrections_of, shape_digest
+from autolabel_connectors.moments import as_moment
 from autolabel_connectors.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from autolabel_connectors.label_studio.label_config import Controls
     from autolabel_connectors.receipts import Receipts
     from autolabel_connectors.shapes import Region
-
-_MOST_WARNINGS = 50
 
 
 @dataclass(slots=True)
@@ -45,8 +43,7 @@ class Pull:
     receipts: Receipts
     on_step: OnStep
     dry_run: bool = False
-    counts: Counter[str] = field(default_factory=Counter)
-    warnings: list[str] = field(default_factory=list)
+    account: PullAccount = field(default_factory=PullAccount)
     people: dict[int, str] = field(default_factory=dict)
     _controls: Controls | None = None
 
@@ -66,13 +63,8 @@ class Pull:
         except MissingError:
             raise gone(self.api, int(project["id"])) from None
         decisions += self._earlier(decisions, created, authors)
-        self._count(decisions)
-        if not self.dry_run:
-            write_decisions(self.run.path, self.target.source, decisions)
-        more = len(self.warnings) - _MOST_WARNINGS
-        warnings = (*self.warnings[:_MOST_WARNINGS], *([f"… and {more} more of the kind"] if more > 0 else []))
-        counts = {name: count for name, count in sorted(self.counts.items()) if count}
-        return PullReport(f"{self.api.url}/projects/{project['id']}/data", counts, warnings)
+        url = f"{self.api.url}/projects/{project['id']}/data"
+        return self.account.finish(decisions, self.run.path, self.target.source, url=url, dry_run=self.dry_run)
 
     def _read(self, project: int) -> tuple[list[Decision], dict[Key, str], dict[Key, set[str | None]]]:
         """Read all tasks; returns decisions, when each image's task was made, and who annotated it."""
@@ -84,12 +76,12 @@ class Pull:
             for task in tasks:
                 if task.key is None:
                     if task.annotations:
-                        self.counts["annotated tasks that no push made"] += 1
+                        self.account.counts["annotated tasks that no push made"] += 1
                     continue
                 if task.drafted:
-                    self.counts["tasks with drafts, not submitted yet"] += 1
+                    self.account.counts["tasks with drafts, not submitted yet"] += 1
                 twin = task.key in created
-                created[task.key] = min(_at(task.created_at), created.get(task.key, "~"))
+                created[task.key] = min(as_moment(task.created_at), created.get(task.key, "~"))
                 if twin and not task.annotations:
                     continue
                 decisions += self._task(task)
@@ -106,7 +98,7 @@ class Pull:
             return []
         image = self._image(task)
         if image is None:
-            self.warnings.append(
+            self.account.warnings.append(
                 f"{task.key[1] if task.key else ''}: the run does not have this image any more and its size is not "
                 f"known, so the annotations of task {task.id} are left there"
             )
@@ -120,7 +112,7 @@ class Pull:
         for annotation in sorted(done, key=_order):
             decisions += self._annotation(task, image, annotation, receipts, effective=annotation is winner)
         if len(done) > 1:
-            self.counts["images with several annotations"] += 1
+            self.account.counts["images with several annotations"] += 1
         return decisions
 
     def _annotation(
@@ -137,8 +129,8 @@ class Pull:
         for region in regions:
             trouble = _trouble(region)
             if trouble:
-                self.counts["regions that are not taken over"] += region.box is None or region.label is None
-                self.warnings.append(f"{image.path}, task {task.id}, annotation {annotation['id']}: {trouble}")
+                self.account.counts["regions that are not taken over"] += region.box is None or region.label is None
+                self.account.warnings.append(f"{image.path}, task {task.id}, annotation {annotation['id']}: {trouble}")
         return corrections_of(
             image,
             compare(receipts, regions),
@@ -146,7 +138,7 @@ class Pull:
             task=str(task.id),
             accepted=True,
             by=self._author(annotation),
-            at=_at(str(annotation.get("updated_at") or annotation.get("created_at") or "")),
+            at=_changed(annotation),
             seconds=_seconds(annotation),
             effective=effective,
         )
@@ -190,7 +182,7 @@ class Pull:
                 mask=ours.mask if ours else region.mask,
                 score=region.score,
                 model_version=str(prediction.get("model_version") or ""),
-                pushed_at=_at(str(prediction.get("created_at") or "")),
+                pushed_at=as_moment(str(prediction.get("created_at") or "")),
             )
 
     def _image(self, task: RemoteTask) -> Image | None:
@@ -216,7 +208,7 @@ class Pull:
             image.path,
             image.id,
             by=self._author(annotation),
-            at=_at(str(annotation.get("updated_at") or annotation.get("created_at") or "")),
+            at=_changed(annotation),
             source=self.target.source,
             seconds=_seconds(annotation),
         )
@@ -238,22 +230,13 @@ class Pull:
                 # The task is gone, or is a later one than the task that this was decided on.
                 if key not in authors or not authors[key]:
                     kept.append(decision)
-                    self.counts["kept of tasks that are gone"] += 1
+                    self.account.counts["kept of tasks that are gone"] += 1
                 elif isinstance(decision, Correction):
                     kept.append(replace(decision, effective=False))
             elif isinstance(decision, Correction) and decision.by not in authors.get(key, set()):
                 kept.append(replace(decision, effective=False))
-                self.counts["taken back by people"] += decision.effective
+                self.account.counts["taken back by people"] += decision.effective
         return kept
-
-    def _count(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            if isinstance(decision, Review):
-                self.counts[f"images {decision.state}"] += 1
-            elif decision.effective:
-                self.counts[decision.action] += 1
-            else:
-                self.counts["not effective"] += 1
 
 
 def _trouble(region: Region) -> str:
@@ -266,20 +249,14 @@ def _trouble(region: Region) -> str:
     return ""
 
 
+def _changed(annotation: Mapping[str, Any]) -> str:
+    return as_moment(str(annotation.get("updated_at") or annotation.get("created_at") or ""))
+
+
 def _order(annotation: Mapping[str, Any]) -> tuple[str, int]:
-    return _at(str(annotation.get("updated_at") or annotation.get("created_at") or "")), int(annotation.get("id") or 0)
+    return _changed(annotation), int(annotation.get("id") or 0)
 
 
 def _seconds(annotation: Mapping[str, Any]) -> float | None:
     lead = annotation.get("lead_time")
     return float(lead) if isinstance(lead, int | float) else None
-
-
-def _at(text: str) -> str:
-    """Write a moment as UTC, ISO 8601 to the microsecond, so that texts sort as times; empty where there is none."""
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return ""
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

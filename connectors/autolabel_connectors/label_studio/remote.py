@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from autolabel_connectors.label_studio.http import Api, MissingError
 
@@ -15,6 +16,7 @@ IMAGE_ID, PATH = "autolabel_image_id", "path"
 VERSION_PREFIX = "autolabel-"
 PAGE = 100
 
+T = TypeVar("T")
 Key = tuple[str, str]
 """Image id and path: what a task is recognised by."""
 
@@ -66,6 +68,13 @@ def read_tasks(api: Api, project: int, ids: Sequence[int] | None = None) -> Iter
         if seen >= int(answer["total"]) or not answer["tasks"]:
             return
         page += 1
+
+
+def chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Cut a sequence into lists of at most ``size``."""
+    stream = iter(values)
+    while chunk := list(islice(stream, size)):
+        yield chunk
 
 
 def emails(api: Api) -> dict[int, str]:

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autolabel.connect import Shape
+from autolabel.engine.portions import read_batches
 from autolabel.errors import AutolabelError, UsageError
-from autolabel.execute import read_batches
 from autolabel.interactive import Labeler, Labelled, Opened, Recent
 from autolabel.labeling import ReadImage
 from autolabel.serving import ServeOptions
@@ -70,7 +70,8 @@ class Backend:
     def _fit(self, config: str) -> tuple[Controls, list[str]]:
         """Say what of a label config does not fit; with ``auto`` any shape will do, as it is drawn in what there is."""
         shapes = ("auto", *_STAND_INS) if self.options.shape == "auto" else (self.options.shape,)
-        checked = [check_label_config(config, self.labeler.plan.ontology.names, shape) for shape in shapes]
+        names = self.labeler.plan.ontology.names
+        checked = [check_label_config(config, names, shape, serving=True) for shape in shapes]
         return min(checked, key=lambda one: len(one[1]))
 
     def predict(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,8 @@ class Backend:
         return self._label(tasks, config, host)
 
     def _label(self, tasks: Sequence[Mapping[str, Any]], config: str, host: Host | None) -> dict[str, Any]:
-        controls, _ = check_label_config(config, self.labeler.plan.ontology.names, self.options.shape)
+        names = self.labeler.plan.ontology.names
+        controls, _ = check_label_config(config, names, self.options.shape, serving=True)
         answers: list[Labelled | Failure] = []
         # Label Studio asks for all the tasks that a person chose at once: they must not all be in memory.
         for batch in read_batches(
@@ -116,13 +118,18 @@ class Backend:
 
     def _prediction(self, task: Mapping[str, Any], item: AnnotatedImage, controls: Controls) -> dict[str, Any]:
         result: list[dict[str, Any]] = []
+        shown: list[float] = []
         for annotation in item.annotations:
             drawing = self._drawing(annotation, controls)
             if drawing is None:
                 log.warning("task %s: the label config cannot draw %r; add its label", task.get("id"), annotation.label)
                 continue
+            control = controls.find(drawing.kind, annotation.label)
+            if control is not None and annotation.score < control.min_score:
+                continue
+            shown.append(annotation.score)
             result += to_regions(annotation, item.image, drawing, controls)
-        lowest = min((annotation.score for annotation in item.annotations), default=None)
+        lowest = min(shown, default=None)
         score = None if lowest is None else round(min(max(float(lowest), 0.0), 1.0), 6)
         return {"result": result, "score": score, "model_version": self.version}
 

@@ -12,6 +12,7 @@ Fixture ``cvat`` (tests/cvat/conftest.py) gives a started one, ``cvat_client`` a
 
 * ``StandIn(version="2.57.0")`` keeps the ``score`` of shapes, the default 2.54.1 drops it.
 * ``StandIn(share=folder, buckets={"name": folder})`` is the server's file share and its cloud storages.
+* ``StandIn(analytics=False)`` is a server without its event log.
 * ``StandIn(max_body=N)`` answers 413 to bodies of more than N bytes.
 * ``StandIn(state_file=path)`` survives ``restart()`` and a new process; without one ``restart()`` keeps the memory.
 * ``python -m tests.cvat.stand_in --port N --state FILE`` runs it as a process of its own.
@@ -41,6 +42,10 @@ Read in the server's public source, not recorded:
 * A task of several jobs answers job by job, so not in the order in which shapes were sent.
 * Files of one name in an upload are appended to each other: one frame. What a broken upload left stays, and by TUS
   a name that is there is refused: 409. So a broken upload is best begun anew with a new task.
+* The event log names shapes by their ids, one event for each type of shape in a request; a read-only token may export
+  it, and who is no administrator gets their own events alone. Its moments are naive UTC.
+* A change of an issue takes ``resolved``; its comments are counted there, and listed at ``/api/comments``.
+* Of two jobs that overlap each holds a copy of a shape; an update of the task is refused for the second: 400.
 * A person's edit of an ``auto`` shape makes it ``semi-auto``; a change of labels gives all jobs a new date.
 """
 

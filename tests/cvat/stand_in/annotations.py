@@ -53,6 +53,7 @@ def write_job(site: Site, job: Row, action: str, data: Row) -> Row:
     changed = any(data[kind] for kind in KINDS)
     check(site, job, action, data)
     if action == "put":
+        tell(site, job, "delete", {kind: list(stored[kind].values()) for kind in KINDS})
         changed = changed or any(stored.values())
         for kind in KINDS:
             stored[kind].clear()
@@ -64,9 +65,19 @@ def write_job(site: Site, job: Row, action: str, data: Row) -> Row:
         for kind in KINDS:
             for row in data[kind]:
                 insert(site, stored, kind, row)
+    tell(site, job, {"put": "create"}.get(action, action), data)
     if changed:
         site.touch_job(job)
     return data
+
+
+def tell(site: Site, job: Row, action: str, data: Row) -> None:
+    """Write into the event log which shapes are made, changed or removed, one event for each type of shape."""
+    types: dict[str, list[Row]] = {}
+    for shape in data["shapes"]:
+        types.setdefault(shape["type"], []).append({"id": shape["id"]})
+    for kind, shapes in types.items():
+        site.tell(f"{action}:shapes", job, obj_name=kind, count=len(shapes), payload={"shapes": shapes})
 
 
 def check(site: Site, job: Row, action: str, data: Row) -> None:

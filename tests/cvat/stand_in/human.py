@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .annotations import copied, outer, read_task, write_job
 from .api.functions import ask
-from .api.issues import add_comment, add_issue
+from .api.issues import add_comment, add_issue, remove_issue
 from .api.jobs import change_job
 from .api.labels import change_label, create_labels, delete_label
 from .api.projects import add_project, remove_project, remove_task, touch_whole
@@ -27,6 +28,23 @@ class Human:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+
+    @contextmanager
+    def working_as(self, user: int) -> Iterator[None]:
+        """Do what follows as a user of this id; else it is the first administrator who does it."""
+        before, self._site.acting = self._site.acting, user
+        try:
+            yield
+        finally:
+            self._site.acting = before
+
+    def work(self, job: int, seconds: float) -> None:
+        """Spend time on a job, as the web interface reports it."""
+        with self._site.lock:
+            milliseconds = round(seconds * 1000)
+            row = self._site.state.jobs[job]
+            payload = {"working_time": milliseconds}
+            self._site.tell("send:working_time", row, count=1, duration=milliseconds, payload=payload)
 
     # looking --------------------------------------------------------------------------------------
 
@@ -127,6 +145,10 @@ class Human:
             for job in self._site.jobs_of(task):
                 change_job(self._site, job, {"stage": "acceptance", "state": "completed"})
 
+    def complete_job(self, job: int) -> None:
+        """Accept one job."""
+        self.set_job(job, stage="acceptance", state="completed")
+
     def raise_issue(self, job: int, frame: int, position: Sequence[float], message: str) -> int:
         with self._site.lock:
             return add_issue(self._site, job, frame, list(position), message, 1)["id"]
@@ -143,7 +165,7 @@ class Human:
 
     def delete_issue(self, issue: int) -> None:
         with self._site.lock:
-            del self._site.state.issues[issue]
+            remove_issue(self._site, issue)
 
     def create_project(self, name: str, labels: Sequence[str] = ()) -> int:
         """A project that some other tool or person made."""

@@ -38,12 +38,15 @@ class StandIn:
         polls: tuple[str, ...] = ("started",),
         port: int = 0,
         max_body: int | None = None,
+        analytics: bool = True,
     ) -> None:
         self._file = state_file
         state = State.load(state_file) if state_file and state_file.exists() else State()
         if not state.users:
             state.add_user(self.user, self.password, admin=True)
-        self.site = Site(state, version=version, share=share, buckets=dict(buckets or {}), polls=polls)
+        self.site = Site(
+            state, version=version, share=share, buckets=dict(buckets or {}), polls=polls, analytics=analytics
+        )
         self.faults = Faults()
         self.log = Log()
         self.human = Human(self.site)
@@ -149,6 +152,7 @@ class StandIn:
     def answer(self, request: Request) -> Response:
         """Handle one request and save the state when it may have changed."""
         with self.site.lock:
+            acting = self.site.acting
             try:
                 response = self._dispatch(request)
             except ApiError as error:
@@ -157,6 +161,8 @@ class StandIn:
                 self.errors.append(traceback.format_exc())
                 logger.exception("%s %s", request.method, request.path)
                 response = Response(b"<h1>Server Error (500)</h1>", 500, {"Content-Type": "text/html"})
+            finally:
+                self.site.acting = acting
             if self._file and request.method not in {"GET", "HEAD"}:
                 self.state.save(self._file)
         if methods := allowed(request.path):
@@ -171,6 +177,7 @@ class StandIn:
             request.method = "GET"
         route, parts = find(request)
         authenticate(self.site, request, public=route.public)
+        self.site.acting = request.user["id"] if request.user else 1
         result = route.handler(self.site, request, **parts)
         return result if isinstance(result, Response) else Response(result)
 

@@ -16,13 +16,18 @@ mimetypes.add_type("image/webp", ".webp")
 
 @dataclass
 class Site:
-    """Everything a handler needs. ``polls``: what a background request reports before its end."""
+    """Everything a handler needs. ``polls``: what a background request reports before its end.
+
+    ``acting`` is who a change is of, 1 being the first administrator.
+    """
 
     state: State
     version: str = "2.54.1"
     share: Path | None = None
     buckets: dict[str, Path] = field(default_factory=dict)
     polls: tuple[str, ...] = ("started",)
+    analytics: bool = True
+    acting: int = 1
     lock: threading.RLock = field(default_factory=threading.RLock)
     changed: threading.Condition = field(init=False)
 
@@ -95,6 +100,23 @@ class Site:
 
     def data_of(self, task: Row) -> Row | None:
         return self.state.data.get(task["data"]) if task["data"] else None
+
+    def tell(self, scope: str, job: Row, **event: Any) -> None:
+        """Write an event about a job into the log."""
+        task, user = self.state.tasks[job["task_id"]], self.state.users[self.acting]
+        self.state.events.append(
+            {
+                "scope": scope,
+                "timestamp": self.state.now(),
+                "project_id": task["project_id"],
+                "task_id": task["id"],
+                "job_id": job["id"],
+                "user_id": user["id"],
+                "user_name": user["username"],
+                "user_email": user["email"],
+                **event,
+            }
+        )
 
     def touch(self, *rows: Row | None) -> None:
         """Give rows a new ``updated_date``."""

@@ -36,6 +36,7 @@ class State:
     webhooks: dict[int, Row] = field(default_factory=dict)
     functions: dict[int, Row] = field(default_factory=dict)
     function_requests: dict[str, Row] = field(default_factory=dict)
+    events: list[Row] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     clock: str = ""
 

@@ -35,8 +35,8 @@ def health(_site: Site, _request: Request) -> Row:
 
 
 @route("GET", "/api/server/plugins")
-def plugins(_site: Site, _request: Request) -> Row:
-    return {"ANALYTICS": False, "MODELS": False, "GIT_INTEGRATION": False, "PREDICT": False}
+def plugins(site: Site, _request: Request) -> Row:
+    return {"ANALYTICS": site.analytics, "MODELS": False, "GIT_INTEGRATION": False, "PREDICT": False}
 
 
 @route("GET", "/api/server/annotation/formats")

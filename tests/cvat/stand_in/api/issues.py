@@ -50,6 +50,13 @@ def add_comment(site: Site, issue: int, message: str, owner: int) -> Row:
     return row
 
 
+def remove_issue(site: Site, number: int) -> None:
+    """Remove an issue with its comments."""
+    del site.state.issues[number]
+    for comment in [row["id"] for row in site.state.comments.values() if row["issue"] == number]:
+        del site.state.comments[comment]
+
+
 def issue_out(site: Site, request: Request, issue: Row) -> Row:
     number = issue["id"]
     count = sum(comment["issue"] == number for comment in site.state.comments.values())
@@ -129,9 +136,7 @@ def patch_issue(site: Site, request: Request, id: int) -> Row:
 @route("DELETE", "/api/issues/{id}")
 def delete_issue(site: Site, request: Request, id: int) -> Response:
     own_issue(site, request, id)
-    del site.state.issues[id]
-    for comment in [row["id"] for row in site.state.comments.values() if row["issue"] == id]:
-        del site.state.comments[comment]
+    remove_issue(site, id)
     return Response(None, 204)
 
 

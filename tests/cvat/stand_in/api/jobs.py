@@ -50,7 +50,7 @@ def job_out(site: Site, request: Request, job: Row) -> Row:
             "count": sum(issue["job"] == number for issue in site.state.issues.values()),
         },
         "labels": {"url": request.url("/api/labels", job_id=number)},
-        "type": "annotation",
+        "type": job.get("type", "annotation"),
         "organization": task["organization"],
         "target_storage": None,
         "source_storage": None,
@@ -95,6 +95,7 @@ def change_job(site: Site, job: Row, change: Row) -> None:
     for key, choices in (("stage", STAGES), ("state", STATES)):
         if key in change and change[key] not in choices:
             raise ApiError(400, {key: [f'"{change[key]}" is not a valid choice.']})
+    before = dict(job)
     if "assignee" in change:
         job["assignee"] = site.user_id(change, "assignee")
         job["assignee_updated_date"] = site.state.now()
@@ -107,6 +108,9 @@ def change_job(site: Site, job: Row, change: Row) -> None:
     else:
         done = job["stage"] == "acceptance" and job["state"] == "completed"
         job["status"] = "completed" if done else "validation"
+    for key in ("stage", "state", "assignee"):
+        if job[key] != before[key]:
+            site.tell("update:job", job, obj_name=key, obj_val=str(job[key]), payload={"old_value": before[key]})
     site.touch_job(job)
 
 
