@@ -1,0 +1,126 @@
+"""The pipeline against the loop that other tools run: ``python -m benchmarks.reference_loop --device cuda``.
+
+Both sides have the same random weights of official size, the same pictures, and as many boxes on each. The loop takes
+one image, one pass and one crop at a time (see ``_reference``); a second form makes one pass for each class, as
+autodistill's plug-in does. The sides run in turn in processes of their own; what they answer is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _measure
+from benchmarks._comparison import add_options, named, prepared
+from benchmarks._full_size import CLASSES, SIZE_WH
+from benchmarks._worker import Worker
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Let both sides take turns over the same pictures."""
+    cuda = arguments.device.startswith("cuda")
+    code = arguments.code or ("transformers" if cuda else "official")  # the official kernel needs a compiler on a GPU
+    told: dict[str, Any] = {"folder": folder, "device": arguments.device, "boxes": arguments.boxes}
+    details: dict[str, Any] = {}
+
+    def side(worker: Worker, **values: object) -> float:
+        details[worker.side] = worker.ask("run", **values)
+        return float(details[worker.side]["seconds"])
+
+    ours = Worker("ours", **told, cpu=arguments.cpu)
+    ours.ask("answers", out=str(folder / "ours.pickle"))
+    seconds: dict[str, list[float]] = {}
+    if arguments.apart:
+        seconds |= _measure.rounds({"ours": lambda: side(ours)}, arguments.rounds)
+        ours.close()
+    theirs = Worker("theirs", **told, code=code)
+    theirs.ask("prepare", boxes=str(folder / "ours.pickle"))
+    sides = (
+        {"theirs": lambda: side(theirs)}
+        if arguments.apart
+        else {"ours": lambda: side(ours), "theirs": lambda: side(theirs)}
+    )
+    seconds |= _measure.rounds(sides, arguments.rounds)
+    theirs.ask("answers", out=str(folder / "theirs.pickle"))
+    agreement = compare(*(pickle.loads((folder / f"{s}.pickle").read_bytes()) for s in ("ours", "theirs")))
+    steps = details["theirs"]["steps"]
+    per_class = side(theirs, per_class=True) if arguments.per_class else None
+    images = arguments.images
+    result: dict[str, Any] = {
+        "images": images,
+        "boxes_per_image": arguments.boxes,
+        "size_wh": SIZE_WH,
+        "device": arguments.device,
+        "detector_code": code,
+        "in_turn": not arguments.apart,
+        "rounds_s": seconds,
+        "ours_images_per_s": images / _measure.median(seconds["ours"]),
+        "theirs_images_per_s": images / _measure.median(seconds["theirs"]),
+        "times_faster": _measure.ratio(seconds["theirs"], seconds["ours"]),
+        "their_steps": {name: value / sum(steps.values()) for name, value in steps.items()},
+        "agreement": agreement,
+        "peak_mb": {name: details[name]["peak_mb"] for name in details},
+    }
+    if per_class is not None:
+        result["pass_for_each_class"] = {
+            "classes": len(CLASSES),
+            "images_per_s": images / per_class,
+            "times_faster": per_class / _measure.median(seconds["ours"]),
+        }
+    if not arguments.apart:
+        ours.close()
+    theirs.close()
+    return result
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """Say how far both sides agree on masks, opinions and boxes."""
+    from pycocotools import mask as coco_mask
+
+    ious, probs, near = list[float](), list[float](), list[float]()
+    for name, one in ours.items():
+        other = theirs[name]
+        for mine, their in zip(one["masks"], other["masks"], strict=True):
+            both = mine is not None and coco_mask.area(mine) + coco_mask.area(their)
+            ious.append(float(coco_mask.iou([mine], [their], [0])[0, 0]) if both else 1.0)
+        probs.append(float(np.abs(one["probs"] - other["probs"]).max()))
+        near.append(_near(one["boxes"], other["found"]))
+    return {
+        "mask_iou_median": float(np.median(ious)),
+        "mask_iou_lowest": min(ious),
+        "masks_at_0.99": float(np.mean(np.array(ious) > 0.99)),
+        "probability_differs_at_most": max(probs),
+        "boxes_found_by_both": float(np.mean(near)),
+    }
+
+
+def _near(boxes: np.ndarray, relative: np.ndarray) -> float:
+    """Share of our boxes that lie within 2 px of one of theirs; which ones are best differs with random weights."""
+    corners = np.concatenate([relative[:, :2] - relative[:, 2:] / 2, relative[:, :2] + relative[:, 2:] / 2], axis=1)
+    corners = np.clip(corners, 0, 1) * np.array(SIZE_WH * 2)
+    return float((np.abs(boxes[:, None] - corners[None]).max(axis=2).min(axis=1) < 2).mean())
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    parser.add_argument("--code", choices=["official", "transformers"], help="whose detector code the loop uses")
+    parser.add_argument(
+        "--no-per-class", dest="per_class", action="store_false", help="leave out a pass for each class"
+    )
+    parser.add_argument("--apart", action="store_true", help="one side after the other: half the memory, no turns")
+    arguments = parser.parse_args(given)
+    described = _measure.machine()
+    with prepared(arguments) as folder:
+        result = measure(folder, arguments)
+    _measure.keep(named("reference_loop", arguments), result, described)
+
+
+if __name__ == "__main__":
+    main()
