@@ -17,6 +17,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 WORKERS ?= $(shell n=$(CORES); echo $$(( n > 4 ? 4 : n )))
 THREADS := $(shell n=$$(( $(CORES) / $(WORKERS) )); echo $$(( n > 1 ? n : 1 )))
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Threads that wait by spinning take the core from the one they wait for: five times slower beside another busy process.
 export OMP_WAIT_POLICY ?= PASSIVE
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -57,8 +58,8 @@ format: $(VENV)/.autolabel-dev ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	@$(BIN)/ruff format $(wildcard $(SOURCES))
 
-bench: setup-dev ## Measure speed and memory
-	@for file in benchmarks/[!_]*.py; do name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
+bench: setup-dev ## Measure speed (BENCH_ARGS="--quick" for minutes, "startup cheap" for some)
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 train-starter: setup-dev ## Train the bundled models anew (minutes on a GPU, hours on a CPU, resumable)
 	@$(BIN)/python -m training.train_all $(TRAIN_ARGS)

@@ -19,6 +19,7 @@ from autolabel.ontology import LabelClass, Ontology
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Assign = Literal["classifier", "detector", "fused"]
 TileMode = Literal["auto", "off", "on"]
+EngineName = Literal["auto", "local", "ray", "sequential"]
 DEFAULT_RECIPE_NAME = "autolabel.toml"
 RECIPE_ENTRY_POINTS = "autolabel.recipes"
 
@@ -86,7 +87,19 @@ class Recipe(_Settings):
     tiles: TileSettings = TileSettings()
     device: str | None = Field(None, description="torch device; default: the best there is")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    cpu: Literal["auto", "eager", "openvino"] = Field(
+        "auto", description='forward passes on a CPU; "auto": OpenVINO where it is quicker and answers the same'
+    )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="images of one batch and of one commit")
+    engine: EngineName = Field(
+        "auto", description='"local": this machine; "ray": a Ray cluster; "sequential": no overlap, to compare with'
+    )
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="processes with a model set each; default: one for each GPU, else one"
+    )
+    cost_per_hour: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="price of an hour of the machine, for the cost of 1,000 images; any currency"
+    )
 
     def ontology(self) -> Ontology:
         """Build the ontology from ``classes`` or from ``prompt``.

@@ -66,12 +66,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a push did, or with ``dry_run`` would do; ``counts`` by what, ``warnings`` each with a remedy."""
+    """What a push did, or with ``dry_run`` would do.
+
+    ``counts`` by what, ``warnings`` each with a remedy, ``notes`` that need none.
+    """
 
     url: str
     counts: Mapping[str, int]
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,9 @@ class PullReport:
 class Connector(Protocol):
     """Two-way sync with one kind of annotation tool; both calls are resumable and idempotent.
 
-    ``env_url`` and ``env_token`` are the ecosystem's own environment variables, the most usual first.
+    ``env_url`` and ``env_token`` are the ecosystem's own environment variables, the most usual first. A connector may
+    also have ``env_login``, pairs of variables with user and password, and ``finds_token = True`` if it knows where
+    else to look for a token.
     """
 
     env_url: tuple[str, ...]

@@ -230,23 +230,27 @@ class Run:
         return item
 
     def _load(self, shard: int) -> list[AnnotatedImage]:
-        tables = self._tables(shard)
-        resolved = shards.read_resolve(self._folder.file(shard, "annotations", self.manifest.keys.resolve))
+        tables = self._tables(shard, embeddings=False)
+        resolved = self._folder.resolved(shard, self.manifest.keys.resolve)
         self._sources.update((row.path, Source(row.path, row.uri, row.fingerprint)) for row in tables.rows)
         return tables.annotated(resolved)
 
     def _load_proposals(self, shard: int) -> dict[str, ImageProposals]:
-        tables = self._tables(shard)
+        tables = self._tables(shard, embeddings=True)
         return {row.path: tables.proposals(place) for place, row in enumerate(tables.rows)}
 
-    def _tables(self, shard: int) -> Tables:
+    def _tables(self, shard: int, *, embeddings: bool) -> Tables:
         keys, folder = self.manifest.keys, self._folder
         class_count = len(self.ontology.all_classes)
+        opinions = folder.file(shard, "classify", keys.classify)
         return Tables(
             shards.read_images(folder.images_file(shard)),
             shards.read_detect(folder.file(shard, "detect", keys.detect), class_count),
             shards.read_segment(folder.file(shard, "segment", keys.segment)),
-            shards.read_classify(folder.file(shard, "classify", keys.classify), class_count),
+            # Embeddings are most of a shard's bytes.
+            shards.read_classify(opinions, class_count)
+            if embeddings
+            else Classified(shards.read_probs(opinions, class_count), None),
         )
 
 

@@ -19,6 +19,10 @@ class ImageError(AutolabelError):
     """One image cannot be read; costs a row in the failure ledger, never the run."""
 
 
+class OutOfMemoryError(ImageError):
+    """There was no memory for an image's pixels; there may be some once other images are done."""
+
+
 class ModelError(AutolabelError):
     """A model cannot be loaded: unknown backend, missing weights or package; the message says how to get it."""
 

@@ -74,8 +74,28 @@ class EvalResult:
         return asdict(self)
 
 
-def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> EvalResult:
-    """Compare a run with the COCO file ``coco_path``; raises UsageError where the two cannot be matched clearly."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A run beside ground truth, as records of pycocotools; ``labels`` are the class ids that both sides know.
+
+    ``annotations`` are what thresholds left, of all classes; ``ranked`` what AP is taken over, of ``labels`` alone.
+    ``clean`` are the numbers of images without ground truth. ``paths`` names the images: number n is ``paths[n - 1]``.
+    """
+
+    paths: tuple[str, ...]
+    images: list[dict[str, Any]]
+    labels: list[int]
+    truths: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    ranked: list[dict[str, Any]]
+    clean: frozenset[int]
+    images_only_in_truth: tuple[str, ...]
+    images_only_in_run: tuple[str, ...]
+    categories_only_in_truth: tuple[str, ...]
+
+
+def compare(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> Compared:
+    """Match a run with the COCO file ``coco_path``; raises UsageError where the two cannot be matched clearly."""
     if ranked not in get_args(Ranked):
         raise UsageError(f"ranked must be one of {', '.join(get_args(Ranked))}, got {ranked!r}")
     truth = read_coco(coco_path)
@@ -89,52 +109,72 @@ def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> Ev
 
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    image_records: list[dict[str, Any]] = []
-    clean, on_clean = 0, []
+    images: list[dict[str, Any]] = []
+    clean: set[int] = set()
     labels = sorted(set(category_to_label.values()))
     for number, (path, truth_id) in enumerate(sorted(image_of.items()), start=1):
         item, records = items[path], by_image[truth_id]
         size = (item.image.width, item.image.height)
         _check_size(path, size, truth_images[truth_id])
-        image_records.append({"id": number, "width": size[0], "height": size[1]})
+        images.append({"id": number, "width": size[0], "height": size[1]})
         for record in records:
             if (label := category_to_label.get(int(record["category_id"]))) is not None:
                 # Ids count from 1: pycocotools takes a match with id 0 for no match.
                 truths.append(_truth_record(record, len(truths) + 1, number, label))
         found += [_found_record(a, len(found) + i, number) for i, a in enumerate(item.annotations, start=1)]
         if not records:
-            clean += 1
-            on_clean.append(len(item.annotations))
-    counted = [record for record in found if record["category_id"] in labels]
-    box = counts = Scores("bbox", image_records, labels, truths, counted)
+            clean.add(number)
+    over = found
     if ranked == "proposals":
-        numbers = {path: number for number, path in enumerate(sorted(image_of), start=1)}
-        counted = [record for record in _proposal_records(run, numbers) if record["category_id"] in labels]
-        box = Scores("bbox", image_records, labels, truths, counted)
-    has_masks = all("segmentation" in t for t in truths) and (not counted or any("segmentation" in f for f in counted))
-    mask = Scores("segm", image_records, labels, truths, counted) if has_masks and truths else None
+        over = _proposal_records(run, {path: number for number, path in enumerate(sorted(image_of), start=1)})
+    matched = set(image_of.values())
+    return Compared(
+        paths=tuple(sorted(image_of)),
+        images=images,
+        labels=labels,
+        truths=truths,
+        annotations=found,
+        ranked=[record for record in over if record["category_id"] in labels],
+        clean=frozenset(clean),
+        images_only_in_truth=tuple(
+            sorted(str(i["file_name"]) for key, i in truth_images.items() if key not in matched)
+        ),
+        images_only_in_run=tuple(sorted(path for path in items if path not in image_of)),
+        categories_only_in_truth=categories_only_in_truth,
+    )
+
+
+def evaluate(run: Run, coco_path: Path, *, ranked: Ranked = "annotations") -> EvalResult:
+    """Compare a run with the COCO file ``coco_path``; raises UsageError where the two cannot be matched clearly."""
+    both = compare(run, coco_path, ranked=ranked)
+    labels, truths = both.labels, both.truths
+    counted = [record for record in both.annotations if record["category_id"] in labels]
+    box = counts = Scores("bbox", both.images, labels, truths, counted)
+    if ranked == "proposals":
+        box = Scores("bbox", both.images, labels, truths, both.ranked)
+    over = both.ranked
+    has_masks = all("segmentation" in t for t in truths) and (not over or any("segmentation" in f for f in over))
+    mask = Scores("segm", both.images, labels, truths, over) if has_masks and truths else None
     names = run.labels.names
-    matched_truths = set(image_of.values())
+    on_clean = Counter(record["image_id"] for record in both.annotations if record["image_id"] in both.clean)
     return EvalResult(
         against=str(coco_path),
         ranked=ranked,
-        images=len(image_of),
+        images=len(both.images),
         truths=len(truths),
-        annotations=len(found),
+        annotations=len(both.annotations),
         box=box.overall(),
         mask=mask.overall() if mask else None,
         classes=tuple(
             _class_result(names[label], counts.counts(place), box.of(place), mask.of(place) if mask else None)
             for place, label in enumerate(labels)
         ),
-        clean_images=clean,
-        clean_images_annotated=sum(count > 0 for count in on_clean),
-        false_positives_on_clean=sum(on_clean),
-        images_only_in_truth=tuple(
-            sorted(str(i["file_name"]) for key, i in truth_images.items() if key not in matched_truths)
-        ),
-        images_only_in_run=tuple(sorted(path for path in items if path not in image_of)),
-        categories_only_in_truth=categories_only_in_truth,
+        clean_images=len(both.clean),
+        clean_images_annotated=len(on_clean),
+        false_positives_on_clean=on_clean.total(),
+        images_only_in_truth=both.images_only_in_truth,
+        images_only_in_run=both.images_only_in_run,
+        categories_only_in_truth=both.categories_only_in_truth,
         classes_only_in_run=tuple(name for label, name in enumerate(names) if label not in labels),
     )
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
 
-from autolabel import labeling, shards
+import pyarrow as pa
+
+from autolabel import labeling, resolving, shards
+from autolabel.engine import Done, Engine, Facts, Work
 from autolabel.errors import ImageError
 from autolabel.images import Source, image_id, read_bytes
-from autolabel.labeling import Plan, ReadImage
-from autolabel.loading import Models
-from autolabel.manifest import RunManifest, now, write_atomically
+from autolabel.labeling import Known, Plan
+from autolabel.manifest import Pace, RunManifest, now, write_atomically
 from autolabel.shards import ImageRow
 from autolabel.store import Place, RunFolder, totals
 
-Item = TypeVar("Item")
 _READERS = 4
-_READ_AHEAD = 4
-# A batch ends here even when it could hold more images: 100 megapixels are 300 MB of RGB.
-_BATCH_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +42,26 @@ class Pass:
     """One pass over a locked run folder: first complete the shards there are, then add shards for new images."""
 
     def __init__(
-        self, folder: RunFolder, manifest: RunManifest, plan: Plan, models: Models | None, report: OnProgress
+        self, folder: RunFolder, manifest: RunManifest, plan: Plan, engine: Engine | None, report: OnProgress
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.keys = manifest.keys
         self.plan = plan
-        self._models = models
+        self._engine = engine
         self._report = report
         self._sources: dict[str, Source] = {}
         self._state = Progress(0, 0, 0, 0, 0)
+        self._started = time.perf_counter()
+        self._busy: defaultdict[str, float] = defaultdict(float)
+        self._labelled = 0
 
     @property
-    def models(self) -> Models:
-        """The models of this pass; there are none when it only resolves."""
-        if self._models is None:
-            raise RuntimeError("this pass was made without models")
-        return self._models
+    def engine(self) -> Engine:
+        """What labels; there is none when the pass only resolves."""
+        if self._engine is None:
+            raise RuntimeError("this pass was made without an engine")
+        return self._engine
 
     def execute(self, sources: Sequence[Source], retry_failed: bool) -> None:
         """Do what is left to do, then write the manifest and the failure ledger."""
@@ -73,28 +74,48 @@ class Pass:
         pending.sort(key=lambda source: source.path in places)
         waiting = {source.path for source in pending}
         live = _live_rows(places, waiting)
-        incomplete = [n for n in self.folder.numbers() if self._missing_stages(n)]
+        incomplete = {n: missing for n in self.folder.numbers() if (missing := self._missing_stages(n))}
         again = sum(len(live.get(number, ())) for number in incomplete)
         self._state = replace(
             self._state, total=again + len(pending), already=len(places) - again - len(waiting & places.keys())
         )
         self._report(self._state)
-        with ThreadPoolExecutor(_READERS) as pool:
-            for number in incomplete:
-                self._complete(number, live.get(number, frozenset()), pool)
+        unresolved = [number for number, missing in incomplete.items() if missing == ["annotations"]]
+        for number, notes in self._resolve_many(unresolved, places, waiting):
+            self._advance(len(live.get(number, ())), 0, sum(notes.labels.values()))
+        left = sum(missing != ["annotations"] for missing in incomplete.values())
+        if not left:
             self._switch()
-            for batch in read_batches(labeling.read, pending, int(self.manifest.resolved["batch_size"]), pool):
-                self._add(batch, places)
+        if left or pending:
+            with closing(self.engine.label(self._works(incomplete, live, pending))) as answers:
+                for done in answers:
+                    asked = time.perf_counter()
+                    self._commit(done, places, live)
+                    self._labelled += len(done.rows)
+                    self._busy["write"] += time.perf_counter() - asked
+                    self._busy["read"] += done.read_seconds
+                    for stage, notes in done.batch.notes.items():
+                        self._busy[stage] += notes.seconds
+                    left -= done.shard is not None
+                    if done.shard is not None and not left:
+                        self._switch()
         self._finish()
 
     def resolve_only(self) -> None:
         """Remake the annotations from the stored proposals."""
-        live = _live_rows(self.folder.index(self.keys), set())
-        for number in self.folder.numbers():
-            if not self.folder.has(number, "annotations", self.keys.resolve):
-                self._resolve(number, live.get(number, frozenset()))
+        places = self.folder.index(self.keys)
+        numbers = [n for n in self.folder.numbers() if not self.folder.has(n, "annotations", self.keys.resolve)]
+        for _ in self._resolve_many(numbers, places):
+            pass
         self._switch()
-        self._finish()
+        self._finish(places)
+
+    def _resolve_many(
+        self, numbers: Sequence[int], places: Mapping[str, Place], replaced: Set[str] = frozenset()
+    ) -> Iterator[tuple[int, shards.StageNotes]]:
+        """Make the annotations of shards that lack nothing else."""
+        live = resolving.live_images(places, replaced)
+        return resolving.resolve_folder(self.folder, self.keys, self.plan, live, numbers)
 
     def _source(self, row: ImageRow) -> Source:
         """Where to read a stored image: as the inputs say (a URI may hold credentials), else as it was stored."""
@@ -108,30 +129,46 @@ class Pass:
             if not self.folder.has(number, stage, key)
         ]
 
-    def _complete(self, number: int, live: frozenset[int], pool: ThreadPoolExecutor) -> None:
-        """Run the stages that a shard lacks under the present keys."""
-        missing = self._missing_stages(number)
+    def _works(
+        self, incomplete: Mapping[int, list[str]], live: Mapping[int, frozenset[int]], pending: Sequence[Source]
+    ) -> Iterator[Work]:
+        """List what the models have to do: the stages that shards lack, then new images in batches."""
+        for number, missing in incomplete.items():
+            if missing != ["annotations"]:
+                yield self._incomplete(number, missing, live.get(number, frozenset()))
+        size = int(self.manifest.resolved["batch_size"])
+        for start in range(0, len(pending), size):
+            yield Work.new(pending[start : start + size])
+
+    def _incomplete(self, number: int, missing: Sequence[str], live: frozenset[int]) -> Work:
+        """Name a shard's images, and what it holds of them up to the first stage that it lacks."""
         folder, keys = self.folder, self.keys
-        if missing != ["annotations"]:
-            rows = shards.read_images(folder.images_file(number))
-            sources = [self._source(row) if place in live else None for place, row in enumerate(rows)]
-            batch = list(pool.map(labeling.reread, rows, sources))
-            class_count = len(self.plan.ontology.all_classes)
-            if "detect" in missing:
-                detected, notes, brought = labeling.detect(batch, self.models, self.plan)
-                if brought is not None:  # the detector's own masks; stored first, as without boxes nobody reads them
-                    folder.put(number, "segment", keys.segment, shards.segment_table(brought), shards.StageNotes())
-                folder.put(number, "detect", keys.detect, shards.detect_table(detected), notes)
-                missing = self._missing_stages(number)
+        rows = shards.read_images(folder.images_file(number))
+        class_count = len(self.plan.ontology.all_classes)
+        detected = segmented = None
+        wanted: set[int] = set(range(len(rows)))
+        if "detect" not in missing:
             detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
-            if "segment" in missing:
-                segmented, notes = labeling.segment(batch, detected, self.models, self.plan.tiles)
-                folder.put(number, "segment", keys.segment, shards.segment_table(segmented), notes)
-            segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
-            if "classify" in missing:
-                classified, notes = labeling.classify(batch, detected, segmented, self.models, self.plan.ontology)
-                table = shards.classify_table(classified, len(detected.images))
-                folder.put(number, "classify", keys.classify, table, notes)
+            wanted = {int(place) for place in detected.images}  # nobody is asked about an image without proposals
+            if "segment" not in missing:
+                segmented = shards.read_segment(folder.file(number, "segment", keys.segment))
+        sources = [self._source(row) if place in live & wanted else None for place, row in enumerate(rows)]
+        return Work(rows, tuple(sources), number, Known(detected, segmented))
+
+    def _commit(self, done: Done, places: Mapping[str, Place], live: Mapping[int, frozenset[int]]) -> None:
+        """Write what the models said, as soon as it is there."""
+        if done.shard is None:
+            self._add(done, places)
+            return
+        number, mine = done.shard, live.get(done.shard, frozenset())
+        tables = self._tables(done)
+        for stage in done.batch.notes:
+            if stage != "resolve":
+                key = getattr(self.keys, stage)
+                self.folder.put(number, stage, key, *tables[f"{stage}-{key}"])
+        self._resolve_and_count(number, mine)
+
+    def _resolve_and_count(self, number: int, live: frozenset[int]) -> None:
         notes = self._resolve(number, live)
         self._advance(len(live), 0, sum(notes.labels.values()))
 
@@ -151,30 +188,30 @@ class Pass:
         folder.put(number, "annotations", keys.resolve, shards.resolve_table(resolved), notes)
         return notes
 
-    def _add(self, batch: Sequence[ReadImage], places: Mapping[str, Place]) -> None:
-        """Label a batch of new images and commit it as a shard."""
-        keys, plan = self.keys, self.plan
-        if all(_known_failure(image.row, places.get(image.row.path)) for image in batch):
-            self._advance(len(batch), len(batch), 0)
+    def _add(self, done: Done, places: Mapping[str, Place]) -> None:
+        """Commit a batch of new images as a shard."""
+        count = len(done.rows)
+        if all(_known_failure(row, places.get(row.path)) for row in done.rows):
+            self._advance(count, count, 0)
             return
-        rows = [image.row for image in batch]
-        done = labeling.run_stages(batch, self.models, plan)
-        self.folder.add_shard(
-            rows,
-            shards.StageNotes(sum(image.seconds for image in batch)),
-            {
-                f"detect-{keys.detect}": (shards.detect_table(done.detected), done.detect_notes),
-                f"segment-{keys.segment}": (shards.segment_table(done.segmented), done.segment_notes),
-                f"classify-{keys.classify}": (
-                    shards.classify_table(done.classified, len(done.detected.images)),
-                    done.classify_notes,
-                ),
-                f"annotations-{keys.resolve}": (shards.resolve_table(done.resolved), done.resolve_notes),
-            },
-        )
-        unread = sum(row.failure is not None for row in rows)
-        failed = {failure.path for failure in done.failures}
-        self._advance(len(batch), unread + len(failed), sum(done.resolve_notes.labels.values()))
+        self.folder.add_shard(done.rows, shards.StageNotes(done.read_seconds), self._tables(done))
+        unread = sum(row.failure is not None for row in done.rows)
+        failed = {failure.path for failure in done.batch.failures}
+        self._advance(count, unread + len(failed), sum(done.batch.notes["resolve"].labels.values()))
+
+    def _tables(self, done: Done) -> dict[str, tuple[pa.Table, shards.StageNotes]]:
+        """Name and table of each stage file, with what the stage noted."""
+        keys, batch = self.keys, done.batch
+        tables = {
+            "detect": (keys.detect, shards.detect_table(batch.detected)),
+            "segment": (keys.segment, shards.segment_table(batch.segmented)),
+            "classify": (keys.classify, shards.classify_table(batch.classified, len(batch.detected.images))),
+            "annotations": (keys.resolve, shards.resolve_table(batch.resolved)),
+        }
+        noted = {**batch.notes, "annotations": batch.notes["resolve"]}
+        return {
+            f"{stage}-{key}": (table, noted.get(stage, shards.StageNotes())) for stage, (key, table) in tables.items()
+        }
 
     def _advance(self, images: int, failed: int, annotations: int) -> None:
         state = self._state
@@ -191,24 +228,23 @@ class Pass:
         self.manifest.write(self.folder.path)
         self.folder.drop_stale_annotations(self.keys.resolve)
 
-    def _finish(self) -> None:
-        places = self.folder.index(self.keys)
+    def _finish(self, places: Mapping[str, Place] | None = None) -> None:
+        places = places if places is not None else self.folder.index(self.keys)
         self._refresh_replaced(places)
         counts, rejects, labels, timings = totals(self.folder, self.keys, places)
-        parts = self._models.parts() if self._models else {}
-        loaded = {task: model for task, model in parts.items() if model.loaded}
-        infos = {task: model.info for task, model in loaded.items()}
-        if loaded:
-            timings["load"] = sum(model.load_seconds for model in loaded.values())
+        facts = self._engine.facts() if self._engine else Facts()
+        if facts.models:
+            timings["load"] = facts.load_seconds
         self.manifest = self.manifest.model_copy(
             update={
                 "updated": now(),
                 "status": "partial" if counts["failed"] else "done",
-                "models": {**self.manifest.models, **infos},
+                "models": {**self.manifest.models, **facts.models},
                 "counts": dict(counts),
                 "labels": dict(labels),
                 "rejects": dict(rejects),
                 "timings": {**self.manifest.timings, **{stage: round(s, 3) for stage, s in timings.items()}},
+                "pace": self._pace(facts),
             }
         )
         self.manifest.write(self.folder.path)
@@ -216,13 +252,33 @@ class Pass:
         lines = [json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in ledger]
         write_atomically(self.folder.path / "failures.jsonl", "".join(lines).encode())
 
+    def _pace(self, facts: Facts) -> Pace | None:
+        """Say how fast this pass was, or the last one that called a model."""
+        cost = self.manifest.resolved.get("cost_per_hour")
+        if not facts.models or not self._labelled:
+            last = self.manifest.pace
+            return last if last is None or cost is None else last.model_copy(update={"cost_per_hour": cost})
+        return Pace(
+            images=self._labelled,
+            wall_seconds=round(time.perf_counter() - self._started, 3),
+            load_seconds=round(facts.load_seconds, 3),
+            busy_seconds={stage: round(seconds, 3) for stage, seconds in self._busy.items()},
+            forward_seconds={stage: round(seconds, 3) for stage, seconds in facts.forward_seconds.items()},
+            engine=str(self.manifest.resolved.get("engine", "auto")),
+            processes=facts.processes,
+            cost_per_hour=cost,
+        )
+
     def _refresh_replaced(self, places: Mapping[str, Place]) -> None:
         """Annotations of an image that a newer shard replaced must not be counted: remake those shards' tables."""
         live = _live_rows(places, set())
-        for number in self.folder.numbers():
-            mine = live.get(number, frozenset())
-            if len(mine) < shards.count_rows(self.folder.images_file(number)):
-                self._resolve(number, mine)
+        replaced = [
+            number
+            for number in self.folder.numbers()
+            if len(live.get(number, ())) < shards.count_rows(self.folder.images_file(number))
+        ]
+        for _ in self._resolve_many(replaced, places):
+            pass
 
 
 def _is_pending(place: Place | None, source: Source, retry_failed: bool) -> bool:
@@ -256,23 +312,3 @@ def _live_rows(places: Mapping[str, Place], replaced: set[str]) -> dict[int, fro
         if path not in replaced:
             live.setdefault(place.shard, set()).add(place.row)
     return {shard: frozenset(rows) for shard, rows in live.items()}
-
-
-def read_batches(
-    read: Callable[[Item], ReadImage], items: Iterable[Item], size: int, pool: ThreadPoolExecutor
-) -> Iterator[list[ReadImage]]:
-    """Read images in order, some ahead of the models, in batches of ``size`` or of as many as memory should hold."""
-    coming = iter(items)
-    waiting = deque(pool.submit(read, item) for item in itertools.islice(coming, _READ_AHEAD))
-    batch: list[ReadImage] = []
-    pixels = 0
-    while waiting:
-        image = waiting.popleft().result()
-        waiting.extend(pool.submit(read, item) for item in itertools.islice(coming, 1))
-        batch.append(image)
-        pixels += image.row.width * image.row.height
-        if len(batch) == size or pixels >= _BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch

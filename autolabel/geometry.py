@@ -17,25 +17,26 @@ def clip_boxes(boxes_xyxy: Float, size_wh: tuple[int, int]) -> Float:
 
 
 def box_areas(boxes_xyxy: Float) -> Float:
-    """Areas ``(N,)`` in px²; an inverted box has area 0."""
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0.0, None)
-    areas: Float = sides[:, 0] * sides[:, 1]
-    return areas
-
-
-def intersections(a_xyxy: Float, b_xyxy: Float) -> Float:
-    """Pairwise intersection areas ``(N, M)`` in px²."""
-    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
-    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
-    sides = np.clip(bottom_right - top_left, 0.0, None)
+    """Areas ``(..., N)`` in px²; an inverted box has area 0."""
+    sides = np.clip(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0.0, None)
     areas: Float = sides[..., 0] * sides[..., 1]
     return areas
 
 
+def intersections(a_xyxy: Float, b_xyxy: Float) -> Float:
+    """Pairwise intersection areas ``(..., N, M)`` in px², within each of any leading dimensions."""
+    low = np.maximum(a_xyxy[..., :, None, 0], b_xyxy[..., None, :, 0])
+    widths = np.clip(np.minimum(a_xyxy[..., :, None, 2], b_xyxy[..., None, :, 2]) - low, 0.0, None)
+    low = np.maximum(a_xyxy[..., :, None, 1], b_xyxy[..., None, :, 1])
+    heights = np.clip(np.minimum(a_xyxy[..., :, None, 3], b_xyxy[..., None, :, 3]) - low, 0.0, None)
+    areas: Float = widths * heights
+    return areas
+
+
 def box_iou(a_xyxy: Float, b_xyxy: Float) -> Float:
-    """Pairwise intersection over union ``(N, M)``; 0 where both boxes are empty."""
+    """Pairwise intersection over union ``(..., N, M)``; 0 where both boxes are empty."""
     inter = intersections(a_xyxy, b_xyxy)
-    union = box_areas(a_xyxy)[:, None] + box_areas(b_xyxy)[None, :] - inter
+    union = box_areas(a_xyxy)[..., :, None] + box_areas(b_xyxy)[..., None, :] - inter
     iou: Float = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     return iou
 
@@ -52,3 +53,14 @@ def suppress(scores: Float, conflicts: NDArray[np.bool_]) -> NDArray[np.int64]:
             kept.append(int(place))
             alive &= ~conflicts[place]
     return np.array(kept, dtype=np.int64)
+
+
+def suppress_ranked(conflicts: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Greedy suppression in B groups at once, the members of each ranked from the best.
+
+    ``conflicts`` is ``(B, M, M)`` and symmetric. Returns ``(B, M)``: kept or not; as `suppress` does in each group.
+    """
+    kept = np.ones(conflicts.shape[:2], np.bool_)
+    for rank in range(conflicts.shape[1] - 1):
+        kept[:, rank + 1 :] &= ~(conflicts[:, rank, rank + 1 :] & kept[:, rank, None])
+    return kept

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from autolabel import labeling
 from autolabel.config import Recipe
 from autolabel.dataset import ImageProposals, Tables
+from autolabel.engine import Done, Engine, Held
+from autolabel.engine.local import LocalEngine
+from autolabel.engine.sequential import SequentialEngine
 from autolabel.labeling import Plan, ReadImage
 from autolabel.loading import Models
 from autolabel.manifest import RunManifest
@@ -20,7 +23,6 @@ from autolabel.protocols import Prompt
 from autolabel.runner import make_plan, new_run_id, stage_keys
 from autolabel.types import RGB, AnnotatedImage, Box, Failure, Float, Image, Mask
 
-_BATCH_PIXELS = 100_000_000
 _REMEMBERED = 1024
 # Windows around a click, as shares of the image's longer side, that are tried where no proposal holds the click.
 _WINDOWS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -116,14 +118,14 @@ class Labeler:
             place: known for place, image in enumerate(images) if (known := self._known(image)) is not None
         }
         waiting = [place for place in range(len(images)) if place not in answers]
-        for places in _batches(waiting, images, self.recipe.batch_size):
-            batch = [images[place] for place in places]
-            with self._lock:
-                done = labeling.run_stages(batch, self.models, self.plan)
-            failures = {failure.path: failure for failure in done.failures}
-            rows = tuple(image.row for image in batch)
-            tables = Tables(rows, done.detected, done.segmented, done.classified)
-            for number, (place, item) in enumerate(zip(places, tables.annotated(done.resolved), strict=True)):
+        size = self.recipe.batch_size
+        batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        works = [Held.of([images[place] for place in places]) for places in batches]
+        for places, done in zip(batches, self._labelled(works), strict=True):
+            failures = {failure.path: failure for failure in done.batch.failures}
+            rows = done.rows
+            tables = Tables(rows, done.batch.detected, done.batch.segmented, done.batch.classified)
+            for number, (place, item) in enumerate(zip(places, tables.annotated(done.batch.resolved), strict=True)):
                 failure = rows[number].failure or failures.get(rows[number].path)
                 if failure is None:
                     # Nothing here asks for embeddings, and those of a thousand images would take a gigabyte.
@@ -132,6 +134,13 @@ class Labeler:
                 else:
                     answers[place] = failure
         return [answers[place] for place in range(len(images))]
+
+    def _labelled(self, works: Sequence[Held]) -> Iterator[Done]:
+        """Take images through the stages as a run does; one alone gains nothing from threads."""
+        overlapping = sum(len(work.rows) for work in works) > 1
+        engine: Engine = (LocalEngine if overlapping else SequentialEngine)(self.models, self.plan)
+        with self._lock, closing(engine.label(works)) as answers:
+            yield from answers
 
     def open(self, image: ReadImage) -> Opened | Failure:
         """Get an image ready for prompts: encode it, or where the segmenter takes no points, find what it may hold."""
@@ -204,20 +213,6 @@ class Labeler:
 def _takes_prompts(model: Any) -> bool:
     """Whether a segmenter offers `Promptable`; asked of each name, as a plug-in's may come by delegation."""
     return all(hasattr(model, name) for name in ("points", "embed", "segment_prompts"))
-
-
-def _batches(places: Sequence[int], images: Sequence[ReadImage], size: int) -> Iterator[list[int]]:
-    """Cut into batches of ``size`` images or of as many as memory should hold."""
-    batch: list[int] = []
-    pixels = 0
-    for place in places:
-        batch.append(place)
-        pixels += images[place].row.width * images[place].row.height
-        if len(batch) == size or pixels >= _BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
 
 
 def _proposed(proposals: ImageProposals | None, prompt: Prompt, label: int | None) -> Pointed | None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from autolabel.config import Assign
-from autolabel.images import Source, decode, image_id, read_bytes, redact
+from autolabel.images import Admit, Source, decode, image_id, read_bytes, redact
 from autolabel.loading import Models
+from autolabel.models.runtime import clock
 from autolabel.ontology import Ontology
+from autolabel.resolving import Part, resolve_parts
 from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented, StageNotes
 from autolabel.stages.detect import Proposals, propose
 from autolabel.stages.isolate import predict_isolated
-from autolabel.stages.resolve import Gates, resolve
+from autolabel.stages.resolve import Gates
 from autolabel.stages.tiles import Tiles, detect_in_views, segment_in_views
 from autolabel.types import RGB, Classifications, Detections, Failure, Float, Mask, Segments
 
@@ -51,73 +52,159 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored about images already and need not be asked again: the first stages, as each builds on the last."""
+
+    detected: Detected | None = None
+    segmented: Segmented | None = None
+    classified: Classified | None = None
+
+
+NOTHING: Final = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What the stages said so far about some images; ``notes`` by stage, of those that were run and not known.
+
+    ``forward`` are seconds in forward passes, by stage.
+    """
+
+    detected: Detected
+    segmented: Segmented | None = None
+    classified: Classified | None = None
+    notes: Mapping[str, StageNotes] = field(default_factory=dict)
+    forward: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """What the stages say about one batch, and what each of them noted."""
+    """What the stages say about one batch; ``notes`` by stage, of those that were run and not known before."""
 
     detected: Detected
     segmented: Segmented
     classified: Classified
     resolved: Resolved
-    detect_notes: StageNotes
-    segment_notes: StageNotes
-    classify_notes: StageNotes
-    resolve_notes: StageNotes
+    notes: Mapping[str, StageNotes]
 
     @property
     def failures(self) -> tuple[Failure, ...]:
         """What the models could not do."""
-        return (*self.detect_notes.failures, *self.segment_notes.failures, *self.classify_notes.failures)
+        return tuple(failure for notes in self.notes.values() for failure in notes.failures)
 
 
-def run_stages(batch: Sequence[ReadImage], models: Models, plan: Plan) -> Batch:
-    """Take one batch through all stages, from pixels to annotations."""
-    detected, detect_notes, brought = detect(batch, models, plan)
-    if brought is not None:
-        segmented, segment_notes = brought, StageNotes()
-    else:
-        segmented, segment_notes = segment(batch, detected, models, plan.tiles)
-    classified, classify_notes = classify(batch, detected, segmented, models, plan.ontology)
-    failures = (*detect_notes.failures, *segment_notes.failures, *classify_notes.failures)
-    failed = frozenset(failure.path for failure in failures)
-    resolved, notes = resolve_shard([image.row for image in batch], detected, classified, failed, plan)
-    return Batch(
-        detected, segmented, classified, resolved, detect_notes, segment_notes, classify_notes, resolve_notes=notes
-    )
+class Stopwatch:
+    """How long a stage is busy: waiting for another model's forward pass to end is not its own time."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._forward, self._waited = clock()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, without the time spent waiting."""
+        return time.perf_counter() - self._started - (clock()[1] - self._waited)
+
+    @property
+    def forward(self) -> float:
+        """Seconds of these in forward passes."""
+        return clock()[0] - self._forward
 
 
-def read(source: Source) -> ReadImage:
-    """Read and decode one image; what goes wrong becomes its row's failure."""
-    started = time.perf_counter()
+def run_detect(batch: Sequence[ReadImage], models: Models, plan: Plan, known: Known = NOTHING) -> Staged:
+    """First stage: proposals, and masks where the detector brings them."""
+    if known.detected is not None:
+        return Staged(known.detected)
+    watch = Stopwatch()
+    detected, notes, brought = detect(batch, models, plan)
+    forward = {"detect": watch.forward}
+    if brought is None:
+        return Staged(detected, notes={"detect": notes}, forward=forward)
+    # The detector's own masks are stored first, as without boxes nobody reads them.
+    return Staged(detected, brought, notes={"segment": StageNotes(), "detect": notes}, forward=forward)
+
+
+def run_segment(
+    batch: Sequence[ReadImage], staged: Staged, models: Models, plan: Plan, known: Known = NOTHING
+) -> Staged:
+    """Second stage: a mask for each proposal that has none."""
+    if staged.segmented is not None:
+        return staged
+    if known.segmented is not None:
+        return replace(staged, segmented=known.segmented)
+    watch = Stopwatch()
+    segmented, notes = segment(batch, staged.detected, models, plan.tiles)
+    forward = {**staged.forward, "segment": watch.forward}
+    return replace(staged, segmented=segmented, notes={**staged.notes, "segment": notes}, forward=forward)
+
+
+def run_classify(
+    batch: Sequence[ReadImage], staged: Staged, models: Models, plan: Plan, known: Known = NOTHING
+) -> Staged:
+    """Third stage: the classifier's opinion on each proposal."""
+    if known.classified is not None:
+        return replace(staged, classified=known.classified)
+    if staged.segmented is None:
+        raise ValueError("the stage before was not run")
+    watch = Stopwatch()
+    classified, notes = classify(batch, staged.detected, staged.segmented, models, plan.ontology)
+    forward = {**staged.forward, "classify": watch.forward}
+    return replace(staged, classified=classified, notes={**staged.notes, "classify": notes}, forward=forward)
+
+
+def finish(rows: Sequence[ImageRow], staged: Staged, plan: Plan) -> Batch:
+    """Last stage: annotations from what the models said."""
+    if staged.segmented is None or staged.classified is None:
+        raise ValueError("the stages before were not run")
+    failed = frozenset(failure.path for notes in staged.notes.values() for failure in notes.failures)
+    resolved, notes = resolve_shard(rows, staged.detected, staged.classified, failed, plan)
+    return Batch(staged.detected, staged.segmented, staged.classified, resolved, {**staged.notes, "resolve": notes})
+
+
+def read(source: Source, admit: Admit | None = None) -> ReadImage:
+    """Read and decode one image; what goes wrong becomes its row's failure.
+
+    ``admit`` is told the number of pixels before they are decoded, and may wait; that time is not counted.
+    """
+    started, waited = time.perf_counter(), 0.0
+
+    def wait(pixels: int) -> None:
+        nonlocal waited
+        asked = time.perf_counter()
+        if admit is not None:
+            admit(pixels)
+        waited = time.perf_counter() - asked
+
     row = ImageRow(source.path, redact(source.uri), source.fingerprint)
     try:
         data = read_bytes(source)
     except Exception as error:
         return ReadImage(replace(row, failure=_failure(source.path, "read", error)), None)
-    return replace(from_bytes(data, row), seconds=time.perf_counter() - started)
+    return replace(from_bytes(data, row, wait), seconds=time.perf_counter() - started - waited)
 
 
-def from_bytes(data: bytes, row: ImageRow) -> ReadImage:
+def from_bytes(data: bytes, row: ImageRow, admit: Admit | None = None) -> ReadImage:
     """Decode one image that is in memory; ``row`` says what it is called."""
     try:
-        pixels = decode(data, row.path)
+        pixels = decode(data, row.path, admit=admit)
     except Exception as error:  # this is the image's boundary: whatever a file does to a decoder is its own failure
         return ReadImage(replace(row, failure=_failure(row.path, "decode", error)), None)
     height, width = pixels.shape[:2]
     return ReadImage(replace(row, image_id=image_id(data), width=width, height=height), pixels)
 
 
-def reread(row: ImageRow, source: Source | None) -> ReadImage:
+def reread(row: ImageRow, source: Source | None, admit: Admit | None = None) -> ReadImage:
     """Read a stored image again; one that failed before, or without a source because it is out of date, stays dark."""
     if source is None or row.failure is not None:
         return ReadImage(row, None)
-    image = read(source)
+    image = read(source, admit)
     if image.row.image_id == row.image_id:
-        return ReadImage(row, image.pixels)
+        return ReadImage(row, image.pixels, seconds=image.seconds)
     failure = image.row.failure
     if failure is None:
         message = f"'{row.path}' has changed since it was listed; run the same command again"
         failure = Failure(row.path, "read", "ImageError", message)
-    return ReadImage(row, None, failure)
+    return ReadImage(row, None, failure, image.seconds)
 
 
 def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Detected, StageNotes, Segmented | None]:
@@ -126,7 +213,7 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
     class_count = len(ontology.all_classes)
     readable = [i for i, image in enumerate(batch) if image.pixels is not None]
     model: Any = models.detector.model if readable else None
-    started = time.perf_counter()
+    watch = Stopwatch()
     answers: list[Detections | Exception] = predict_isolated(
         lambda places: detect_in_views(
             model, [_pixels(batch[i]) for i in places], ontology.phrases, plan.floor, plan.tiles
@@ -160,7 +247,7 @@ def detect(batch: Sequence[ReadImage], models: Models, plan: Plan) -> tuple[Dete
         _stack([p.boxes_xyxy for _, p in found], 4),
         _stack([p.class_scores for _, p in found], class_count),
     )
-    notes = StageNotes(time.perf_counter() - started, dict(dropped), tuple(failures))
+    notes = StageNotes(watch.seconds, dict(dropped), tuple(failures))
     if not any(p.masks is not None for _, p in found):
         return detected, notes, None
     masks = tuple(mask for _, p in found for mask in (p.masks or (None,) * len(p)))
@@ -176,7 +263,7 @@ def segment(
     scores = np.zeros(count, np.float32)
     failures = [image.lost for image in batch if image.lost]
     model = models.segmenter.model if models.segmenter is not None and count else None
-    started = time.perf_counter()
+    watch = Stopwatch()
     if model is not None:
         answers: dict[int, Segments | Exception] = _per_image(
             batch,
@@ -193,7 +280,7 @@ def segment(
             for proposal, mask in zip(mine, answer.masks, strict=True):
                 masks[proposal] = mask
             scores[mine] = answer.scores
-    return Segmented(tuple(masks), scores), StageNotes(time.perf_counter() - started, {}, tuple(failures))
+    return Segmented(tuple(masks), scores), StageNotes(watch.seconds, {}, tuple(failures))
 
 
 def classify(
@@ -203,16 +290,26 @@ def classify(
     if models.classifier is None:
         return Classified(None, None), StageNotes()
     model: Any = models.classifier.model if len(detected.images) else None
-    started = time.perf_counter()
+    watch = Stopwatch()
     count, class_count = len(detected.images), len(ontology.all_classes)
-    whole = all(mask is not None for mask in segmented.masks)
 
     def predict(places: Sequence[int]) -> Sequence[Classifications]:
-        masks = [[segmented.masks[p] for p in np.flatnonzero(detected.images == i)] for i in places] if whole else None
-        answers: Sequence[Classifications] = model.predict_batch(
-            [batch[i].pixels for i in places], [_boxes(detected, i) for i in places], masks, ontology.prompts
-        )
-        return answers
+        # Images whose masks are whole go together, those that lack one by themselves: what an image is answered must
+        # not hang on its neighbours.
+        masks = {i: [segmented.masks[p] for p in np.flatnonzero(detected.images == i)] for i in places}
+        answers: dict[int, Classifications] = {}
+        for whole in (True, False):
+            part = [i for i in places if all(mask is not None for mask in masks[i]) is whole]
+            if not part:
+                continue
+            answered = model.predict_batch(
+                [batch[i].pixels for i in part],
+                [_boxes(detected, i) for i in part],
+                [masks[i] for i in part] if whole else None,
+                ontology.prompts,
+            )
+            answers.update(zip(part, answered, strict=True))
+        return [answers[i] for i in places]
 
     answers: dict[int, Classifications | Exception] = _per_image(batch, detected, predict)
     good = [a for a in answers.values() if not isinstance(a, Exception)]
@@ -226,7 +323,7 @@ def classify(
             failures.append(_failure(batch[place].row.path, "classify", _as_error(answer, len(mine))))
             continue
         probs[mine], embeddings[mine] = answer.probs, answer.embeddings
-    return Classified(probs, embeddings), StageNotes(time.perf_counter() - started, {}, tuple(failures))
+    return Classified(probs, embeddings), StageNotes(watch.seconds, {}, tuple(failures))
 
 
 def resolve_shard(
@@ -237,41 +334,8 @@ def resolve_shard(
     plan: Plan,
 ) -> tuple[Resolved, StageNotes]:
     """Turn a shard's stored proposals into annotations; images in ``failed`` get none."""
-    started = time.perf_counter()
-    names = plan.ontology.names
-    proposals, ids, label_ids = list[int](), list[str](), list[int]()
-    rejects, labels = Counter[str](), Counter[str]()
-    for place, row in enumerate(rows):
-        mine = np.flatnonzero(detected.images == place)
-        if len(mine) == 0 or row.path in failed:
-            continue
-        resolution = resolve(
-            detected.boxes_xyxy[mine],
-            detected.class_scores[mine],
-            None if classified.probs is None else classified.probs[mine],
-            gates=plan.gates,
-            assign=plan.assign,
-            class_count=len(names),
-        )
-        rejects.update(resolution.rejects)
-        for kept, label in zip(mine[resolution.kept].tolist(), resolution.labels.tolist(), strict=True):
-            proposals.append(kept)
-            label_ids.append(label)
-            ids.append(annotation_id(plan.run_id, row, detected.boxes_xyxy[kept]))
-            labels[names[label]] += 1
-    resolved = Resolved(
-        np.array(proposals, np.int32), tuple(ids), np.array(label_ids, np.int32), tuple(names[i] for i in label_ids)
-    )
-    return resolved, StageNotes(time.perf_counter() - started, dict(rejects), (), dict(labels))
-
-
-def annotation_id(run_id: str, row: ImageRow, box_xyxy: Float) -> str:
-    """Name a region for ever: uuid5 of run, image and box to 0.01 px.
-
-    The label is left out on purpose: a region that is relabelled stays the same region to a connector.
-    """
-    box = " ".join(f"{value:.2f}" for value in box_xyxy)
-    return str(uuid.uuid5(uuid.UUID(run_id), f"{row.image_id} {row.path} {box}"))
+    images = [None if row.path in failed else (row.image_id, row.path) for row in rows]
+    return resolve_parts([Part(images, detected, classified.probs)], plan)[0]
 
 
 def _per_image(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +13,50 @@ from autolabel.config import Recipe
 from autolabel.errors import ConfigError
 from autolabel.manifest import fingerprint
 from autolabel.models import hub, registry
-from autolabel.models.runtime import pick_runtime
+from autolabel.models.runtime import keep_memory, on_gpu, pick_runtime
 from autolabel.models.weights import file_sha256, weights_sha256
 from autolabel.protocols import Runtime, Task
 from autolabel.types import ModelInfo
 
 NONE = "none"
+# One at a time: the packages that models come with are imported on the way, and not all bear two threads at that.
+_LOADING = threading.RLock()
 
 
 class LazyModel:
     """A model that is loaded on first use.
 
     ``spec`` is what people read; ``identity`` enters the keys of stored results, so it must change whenever the
-    model's answers could, and must not change when its folder is moved.
+    model's answers could, and must not change when its folder is moved. ``given`` models were loaded by the caller.
+    Safe between threads.
     """
 
-    def __init__(self, spec: str, identity: str, load: Callable[[], Any]) -> None:
+    def __init__(
+        self, spec: str, identity: str, load: Callable[[], Any], *, device: str = "cpu", given: bool = False
+    ) -> None:
         self.spec = spec
         self.identity = identity
+        self.device = device
+        self.given = given
         self._load = load
+        self._loaded: list[Any] = []
+        self._lock = threading.Lock()
         self.load_seconds = 0.0
 
-    @cached_property
+    @property
     def model(self) -> Any:
-        """The loaded model."""
-        started = time.perf_counter()
-        model = self._load()
-        self.load_seconds = time.perf_counter() - started
-        return model
+        """The loaded model; threads that ask for it at once load it once."""
+        with self._lock:
+            if not self._loaded:
+                started = time.perf_counter()
+                self._loaded.append(self._load())
+                self.load_seconds = time.perf_counter() - started
+            return self._loaded[0]
 
     @property
     def loaded(self) -> bool:
         """Tell whether the model is in memory."""
-        return "model" in self.__dict__
+        return bool(self._loaded)
 
     @property
     def info(self) -> ModelInfo:
@@ -83,7 +94,11 @@ def models_for(recipe: Recipe, *, offline: bool = False, given: Mapping[str, obj
         if spec == NONE:
             return None
         # Choosing a device imports torch, which a run with models of its own may not need.
-        runtime = runtime or pick_runtime(recipe.device, recipe.dtype, offline)
+        if runtime is None:
+            runtime = pick_runtime(recipe.device, recipe.dtype, offline, recipe.cpu)
+            if not on_gpu(runtime):
+                # Now, since threads that a run starts later take over what is set here.
+                keep_memory()
         return lazily(task, spec, recipe.models, runtime)
 
     detector = find("detector", recipe.detector)
@@ -107,7 +122,7 @@ def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyM
     # The dtype changes answers beyond rounding; the device alone does not.
     if runtime.dtype != "float32":
         identity += f" {runtime.dtype}"
-    return LazyModel(str(ref), identity, lambda: registry.load(task, ref, runtime))
+    return LazyModel(str(ref), identity, lambda: registry.load(task, ref, runtime), device=runtime.device)
 
 
 def _configuration(backend: str, folder: Path) -> str:
@@ -122,4 +137,5 @@ def already_loaded(model: object) -> LazyModel:
     info = getattr(model, "info", None)
     spec = info.spec if isinstance(info, ModelInfo) else f"{type(model).__module__}.{type(model).__qualname__}"
     weights = info.weights_sha256 if isinstance(info, ModelInfo) else None
-    return LazyModel(spec, f"{spec}#{weights}" if weights else spec, lambda: model)
+    device = info.device if isinstance(info, ModelInfo) else "cpu"
+    return LazyModel(spec, f"{spec}#{weights}" if weights else spec, lambda: model, device=device, given=True)

@@ -50,6 +50,47 @@ class StageKeys(BaseModel):
         return f"autolabel-{self.resolve}"
 
 
+class Pace(BaseModel):
+    """How fast the last pass was that called a model, and where its time went.
+
+    ``busy_seconds`` are by stage and overlap, so that together they may exceed ``wall_seconds``; waiting is not in
+    them. ``forward_seconds`` are those in forward passes ({}: not known, as on a GPU). The cost is in the currency of
+    ``cost_per_hour``, without the time that loading the models took, as that is paid once.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    images: int
+    wall_seconds: float
+    load_seconds: float = 0.0
+    busy_seconds: dict[str, float] = Field(default_factory=dict)
+    forward_seconds: dict[str, float] = Field(default_factory=dict)
+    engine: str = "local"
+    processes: int = 1
+    cost_per_hour: float | None = None
+
+    @property
+    def labeling_seconds(self) -> float:
+        """Seconds without loading; stages may load while others work, so a tenth of the time is left at least."""
+        return max(self.wall_seconds - self.load_seconds, self.wall_seconds / 10, 1e-9)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second, loading left out."""
+        return self.images / self.labeling_seconds
+
+    @property
+    def forward_share(self) -> float | None:
+        """Share of the time, loading left out, in which a forward pass ran; 1 is as fast as the models are."""
+        if not self.forward_seconds:
+            return None
+        return min(1.0, sum(self.forward_seconds.values()) / self.processes / self.labeling_seconds)
+
+    @property
+    def cost_per_1000_images(self) -> float | None:
+        """What 1,000 images cost at ``cost_per_hour``."""
+        return None if self.cost_per_hour is None else self.cost_per_hour / 3.6 / self.images_per_second
+
+
 class RunManifest(BaseModel):
     """Everything needed to know, and repeat, what a run did."""
 
@@ -72,6 +113,7 @@ class RunManifest(BaseModel):
     timings: dict[str, float] = Field(
         default_factory=dict, description="seconds by stage over all batches stored, and of the last loading"
     )
+    pace: Pace | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
     @classmethod

@@ -18,11 +18,15 @@ ENTRY_POINT_GROUPS: dict[Task, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how models run: torch device and dtype names, and whether files may be downloaded."""
+    """Where and how models run: torch device and dtype names, and whether files may be downloaded.
+
+    ``cpu`` says how forward passes on a CPU are made: ``eager``, through ``openvino``, or ``auto`` by what is quicker.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
     offline: bool = False
+    cpu: str = "auto"
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from typing import Any
 
 from autolabel.config import Recipe, load_recipe
 from autolabel.dataset import Run, remember_latest
+from autolabel.engine import Setup, choose
 from autolabel.errors import ConfigError
 from autolabel.execute import OnProgress, Pass
 from autolabel.images import list_sources
@@ -28,6 +29,7 @@ from autolabel.manifest import (
     recorded_versions,
 )
 from autolabel.ontology import Ontology
+from autolabel.protocols import ENTRY_POINT_GROUPS
 from autolabel.stages.resolve import Gates
 from autolabel.stages.tiles import Tiles
 from autolabel.store import RunFolder
@@ -66,7 +68,9 @@ def run(
     chosen = base.merged({"prompt": prompt, **specs, **settings})
     models = models_for(chosen, offline=offline, given={t: m for t, m in loaded.items() if not isinstance(m, str)})
     inputs = default_inputs(chosen, images)
-    folder = label(chosen, models, inputs, path=path, retry_failed=retry_failed, on_progress=on_progress)
+    folder = label(
+        chosen, models, inputs, path=path, offline=offline, retry_failed=retry_failed, on_progress=on_progress
+    )
     return Run(folder)
 
 
@@ -87,6 +91,7 @@ def label(
     inputs: Sequence[str],
     *,
     path: str | Path | None = None,
+    offline: bool = False,
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -111,12 +116,14 @@ def label(
             assign=plan.assign,
             models=previous.models if previous else {},
             timings=previous.timings if previous else {},
+            pace=previous.pace if previous else None,
             keys=stage_keys(plan, models),
             versions=recorded_versions(),
         )
         (previous.model_copy(update={"status": "running"}) if previous else manifest).write(folder_path)
         remember_latest(folder_path)
-        Pass(folder, manifest, plan, models, on_progress or (lambda _: None)).execute(sources, retry_failed)
+        engine = choose(Setup(recipe, plan, offline, {t: m.identity for t, m in models.parts().items()}), models)
+        Pass(folder, manifest, plan, engine, on_progress or (lambda _: None)).execute(sources, retry_failed)
     return folder_path
 
 
@@ -145,7 +152,11 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
                 "ontology": ontology,
                 "assign": plan.assign,
                 "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-                "resolved": {**run.manifest.resolved, **recipe.model_dump(mode="json", exclude={"images"})},
+                # The models stay those that made the proposals: a recipe that names none would blot them out.
+                "resolved": {
+                    **run.manifest.resolved,
+                    **recipe.model_dump(mode="json", exclude={"images", *ENTRY_POINT_GROUPS}),
+                },
             }
         )
         Pass(folder, manifest, plan, None, lambda _: None).resolve_only()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,22 @@ class StageNotes:
 
     def to_json(self) -> bytes:
         """Encode for the Parquet file's metadata."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+        return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True).encode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        failures = [asdict(failure) for failure in self.failures]
+        return {"seconds": self.seconds, "dropped": self.dropped, "failures": failures, "labels": self.labels}
 
     @classmethod
     def from_json(cls, data: bytes) -> StageNotes:
         """Decode from the Parquet file's metadata."""
-        values = json.loads(data)
-        values["failures"] = tuple(Failure(**row) for row in values["failures"])
-        return cls(**values)
+        return cls.from_dict(json.loads(data))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StageNotes:
+        """Take what `to_dict` returned."""
+        return cls(**{**values, "failures": tuple(Failure(**row) for row in values["failures"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +136,37 @@ class Resolved:
     labels: tuple[str, ...]
 
 
+def encode_table(table: pa.Table, notes: StageNotes) -> bytes:
+    """Encode a table as a Parquet file, with the stage's notes in its metadata."""
+    return _encode(table, notes.to_json())
+
+
 def write_table(path: Path, table: pa.Table, notes: StageNotes) -> None:
     """Write a Parquet file atomically, with the stage's notes in its metadata."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_META: notes.to_json()}), sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    write_atomically(path, encode_table(table, notes))
+
+
+def write_file(path: Path, table: pa.Table, metadata: bytes) -> None:
+    """Write a Parquet file atomically, with metadata of its own kind."""
+    write_atomically(path, _encode(table, metadata))
+
+
+def read_file(path: Path) -> pa.Table:
+    """Read a whole file."""
+    return _read(path)
+
+
+def read_metadata(path: Path) -> bytes:
+    """Read only what a file says beside its table; costs no data page."""
+    metadata = _guarded(path, pq.read_metadata).metadata or {}
+    if _META not in metadata:
+        raise StoreError(f"{path} was not written by autolabel; remove it, and the same command makes it again")
+    return bytes(metadata[_META])
 
 
 def read_notes(path: Path) -> StageNotes:
     """Read only a stage file's notes; costs no data page."""
-    metadata = _guarded(path, pq.read_metadata).metadata or {}
-    if _META not in metadata:
-        raise StoreError(f"{path} was not written by autolabel; remove it, and the same command makes it again")
-    return StageNotes.from_json(metadata[_META])
+    return StageNotes.from_json(read_metadata(path))
 
 
 def count_rows(path: Path) -> int:
@@ -154,8 +180,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read(path: Path) -> pa.Table:
-    return _guarded(path, pq.read_table)
+def _encode(table: pa.Table, metadata: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_META: metadata}), sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(path: Path) -> pa.Table:
+        # A shard's file is small: what `pq.read_table` prepares for data sets of many files costs more than the file.
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns, use_threads=False)
+
+    return _guarded(path, read)
 
 
 def _guarded(path: Path, read: Any) -> Any:
@@ -183,12 +221,13 @@ def images_table(rows: Sequence[ImageRow]) -> pa.Table:
 
 def read_images(path: Path) -> tuple[ImageRow, ...]:
     """Read a shard's images back."""
-    rows = []
-    for value in _read(path).to_pylist():
-        stage, error, message = value.pop("error_stage"), value.pop("error"), value.pop("message")
-        row = ImageRow(**value)
-        rows.append(replace(row, failure=Failure(row.path, stage, error, message)) if stage else row)
-    return tuple(rows)
+    columns = _read(path).to_pydict()
+    stages, errors, messages = (columns.pop(name) for name in ("error_stage", "error", "message"))
+    rows = map(ImageRow, *(columns[name] for name in ("path", "uri", "fingerprint", "image_id", "width", "height")))
+    return tuple(
+        replace(row, failure=Failure(row.path, stage, error, message)) if stage else row
+        for row, stage, error, message in zip(rows, stages, errors, messages, strict=True)
+    )
 
 
 def detect_table(detected: Detected) -> pa.Table:
@@ -241,6 +280,13 @@ def classify_table(classified: Classified, count: int) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_CLASSIFY)
 
 
+def read_probs(path: Path, class_count: int) -> Float | None:
+    """Read only the probabilities of a shard's proposals back ``(N, K)``; None where no classifier ran."""
+    table = _read(path, ["class_probs"])
+    probs = table.column("class_probs")
+    return None if len(table) and probs.null_count == len(table) else _matrix(probs, len(table), class_count)
+
+
 def read_classify(path: Path, class_count: int) -> Classified:
     """Read a shard's probabilities and embeddings back."""
     table = _read(path)
@@ -265,7 +311,11 @@ def resolve_table(resolved: Resolved) -> pa.Table:
 
 def read_resolve(path: Path) -> Resolved:
     """Read a shard's annotations back."""
-    table = _read(path)
+    return to_resolved(_read(path))
+
+
+def to_resolved(table: pa.Table) -> Resolved:
+    """Take annotations from a table's columns."""
     return Resolved(
         table.column("proposal").to_numpy().astype(np.int32),
         tuple(table.column("id").to_pylist()),
@@ -274,15 +324,14 @@ def read_resolve(path: Path) -> Resolved:
     )
 
 
-def count_notes(paths: Sequence[Path]) -> tuple[float, Counter[str], list[Failure], Counter[str]]:
-    """Add up the notes of stage files: seconds, drops by reason, failures, labels."""
+def add_up(notes: Iterable[StageNotes]) -> tuple[float, Counter[str], list[Failure], Counter[str]]:
+    """Add up notes: seconds, drops by reason, failures, labels."""
     seconds, dropped, failures, labels = 0.0, Counter[str](), list[Failure](), Counter[str]()
-    for path in paths:
-        notes = read_notes(path)
-        seconds += notes.seconds
-        dropped.update(notes.dropped)
-        failures.extend(notes.failures)
-        labels.update(notes.labels)
+    for noted in notes:
+        seconds += noted.seconds
+        dropped.update(noted.dropped)
+        failures.extend(noted.failures)
+        labels.update(noted.labels)
     return seconds, dropped, failures, labels
 
 

@@ -8,6 +8,7 @@
                       segment-KEY.parquet   masks as COCO RLE, one for each proposal
                       classify-KEY.parquet  class probabilities and embeddings
                       annotations-KEY.parquet
+    RUN/annotations/KEY/000000-000063.parquet   the annotations of many shards, made by other thresholds
     RUN/failures.jsonl                      one line for each image that could not be labelled
 
 A new shard appears by one rename, so a kill at any moment loses at most the batch in flight. Where an image file has
@@ -19,20 +20,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from autolabel import shards
+from autolabel import packs, shards
 from autolabel.errors import StoreError
 from autolabel.manifest import StageKeys
-from autolabel.shards import ImageRow, StageNotes
+from autolabel.packs import Pack, PackReader
+from autolabel.shards import ImageRow, Resolved, StageNotes
 from autolabel.types import Failure
 
 _STAGES = ("detect", "segment", "classify")
+# Threads wait for the disk, and for Parquet's decoders, which leave Python's lock.
+_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,15 @@ class RunFolder:
         self.path = path
         self._shards = path / "shards"
         self._lock = FileLock(path / ".lock", timeout=0)
+        self._next: int | None = None
+        self._packs: dict[str, tuple[Pack, ...]] = {}
+        self._listing = Lock()
+        self._pack_reader = PackReader()
 
     def __enter__(self) -> RunFolder:
         self._shards.mkdir(parents=True, exist_ok=True)
+        self._next = None
+        self._packs.clear()
         try:
             self._lock.acquire()
         except Timeout:
@@ -73,67 +85,125 @@ class RunFolder:
         """Numbers of the shards there are, in order."""
         if not self._shards.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self._shards.iterdir() if entry.name.isdigit())
+        return sorted(int(name) for name in os.listdir(self._shards) if name.isdigit())  # noqa: PTH208 - paths take longer
 
     def file(self, shard: int, stage: str, key: str) -> Path:
         """Path of one stage's file in a shard."""
-        return self._shards / f"{shard:06d}" / f"{stage}-{key}.parquet"
+        return self._shards / f"{shard:06d}/{stage}-{key}.parquet"
 
     def images_file(self, shard: int) -> Path:
         """Path of a shard's image list."""
-        return self._shards / f"{shard:06d}" / "images.parquet"
+        return self._shards / f"{shard:06d}/images.parquet"
 
     def has(self, shard: int, stage: str, key: str) -> bool:
         """Tell whether a shard holds a stage's output under ``key``."""
-        return self.file(shard, stage, key).is_file()
+        if self.file(shard, stage, key).is_file():
+            return True
+        return stage == "annotations" and packs.find(self._packs_of(key), shard) is not None
 
     def add_shard(
         self, rows: Sequence[ImageRow], notes: StageNotes, files: Mapping[str, tuple[pa.Table, StageNotes]]
     ) -> int:
         """Commit a new shard: its images and stage files (``"detect-KEY"`` → table, notes) appear in one rename."""
-        number = max(self.numbers(), default=-1) + 1
+        if self._next is None:
+            self._next = max(self.numbers(), default=-1) + 1
+        number = self._next
         building = self._shards / f".new-{number:06d}"
         building.mkdir()
-        shards.write_table(building / "images.parquet", shards.images_table(rows), notes)
-        for name, (table, stage_notes) in files.items():
-            shards.write_table(building / f"{name}.parquet", table, stage_notes)
+        tables = {"images": (shards.images_table(rows), notes), **files}
+        paths = [building / f"{name}.parquet" for name in tables]
+        for path, (table, stage_notes) in zip(paths, tables.values(), strict=True):
+            path.write_bytes(shards.encode_table(table, stage_notes))
+        # Together, as a file system writes its journal once for all that wait; the rename must not come first.
+        with ThreadPoolExecutor(len(paths) + 1) as pool:
+            list(pool.map(_sync, [*paths, building]))
         building.rename(self._shards / f"{number:06d}")
-        _sync_folder(self._shards)
+        _sync(self._shards)
+        self._next = number + 1
         return number
 
     def put(self, shard: int, stage: str, key: str, table: pa.Table, notes: StageNotes) -> None:
         """Write one stage's file of an existing shard."""
         shards.write_table(self.file(shard, stage, key), table, notes)
 
+    def put_pack(self, key: str, answers: Mapping[int, tuple[Resolved, StageNotes]]) -> None:
+        """Write the annotations of shards that have none under ``key`` and whose numbers follow on each other."""
+        packs.write_pack(self.path, key, answers)
+        with self._listing:
+            self._packs.pop(key, None)
+
+    def resolved(self, shard: int, key: str) -> Resolved:
+        """Read the annotations of a shard under ``key``."""
+        own = self.file(shard, "annotations", key)
+        pack = None if own.is_file() else packs.find(self._packs_of(key), shard)
+        return shards.read_resolve(own) if pack is None else self._pack_reader.read(pack, shard)
+
+    def resolve_notes(self, key: str) -> Iterator[StageNotes]:
+        """Read what resolving each shard noted; a shard that is not resolved raises StoreError."""
+        packed: dict[int, StageNotes] = {}
+        for pack in self._packs_of(key):
+            packed |= packs.read_pack_notes(pack)
+        for number in self.numbers():
+            own = self.file(number, "annotations", key)
+            yield packed[number] if number in packed and not own.is_file() else shards.read_notes(own)
+
+    def _packs_of(self, key: str) -> tuple[Pack, ...]:
+        # Packs are written side by side: a list from before one was written must not outlive it.
+        with self._listing:
+            if key not in self._packs:
+                self._packs[key] = packs.list_packs(self.path, key)
+            return self._packs[key]
+
     def drop_stale_annotations(self, key: str) -> None:
         """Remove resolved annotations under other keys; they are remade from the proposals in no time."""
-        for path in self._shards.glob("*/annotations-*.parquet"):
-            if path.name != f"annotations-{key}.parquet":
-                path.unlink()
+
+        def drop(number: int) -> None:
+            for entry in os.scandir(self._shards / f"{number:06d}"):
+                name = entry.name
+                if (
+                    name.startswith("annotations-")
+                    and name.endswith(".parquet")
+                    and name != f"annotations-{key}.parquet"
+                ):
+                    os.unlink(entry.path)  # noqa: PTH108 - a path for each of many thousand files takes longer
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(drop, self.numbers()))
+        packs.drop_stale(self.path, key)
+        self._packs.clear()
 
     def index(self, keys: StageKeys | None = None) -> dict[str, Place]:
         """Map each image path to where it is stored; the newest shard wins. ``keys`` adds the stages' failures."""
-        places: dict[str, Place] = {}
-        for number in self.numbers():
+
+        def read(number: int) -> list[tuple[str, Place]]:
             failed = {f.path: f for f in self.stage_failures(number, keys)} if keys else {}
-            for row, image in enumerate(shards.read_images(self.images_file(number))):
-                failure = image.failure or failed.get(image.path)
-                places[image.path] = Place(number, row, image.fingerprint, image.image_id, failure)
+            return [
+                (i.path, Place(number, row, i.fingerprint, i.image_id, i.failure or failed.get(i.path)))
+                for row, i in enumerate(shards.read_images(self.images_file(number)))
+            ]
+
+        places: dict[str, Place] = {}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for found in pool.map(read, self.numbers()):
+                places.update(found)
         return places
 
     def stage_failures(self, shard: int, keys: StageKeys) -> list[Failure]:
         """Images of a shard that a model stage could not do."""
         paths = [self.file(shard, stage, getattr(keys, stage)) for stage in _STAGES]
-        return shards.count_notes([path for path in paths if path.is_file()])[2]
+        return shards.add_up(shards.read_notes(path) for path in paths if path.is_file())[2]
 
 
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(path: Path) -> None:
+    """Wait until a file, or where the system can do that a folder, is on the disk."""
+    posix = os.name == "posix"
+    if not posix and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if posix else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def totals(
@@ -142,12 +212,12 @@ def totals(
     """Add up a run: counts of images and annotations, rejects by reason, labels, seconds by stage."""
     numbers = folder.numbers()
     rejects, labels, timings = Counter[str](), Counter[str](), dict[str, float]()
-    stage_keys = {**{stage: getattr(keys, stage) for stage in _STAGES}, "annotations": keys.resolve}
-    read_seconds, *_ = shards.count_notes([folder.images_file(n) for n in numbers])
-    timings["read"] = read_seconds
-    for stage, key in stage_keys.items():
-        seconds, dropped, _, found = shards.count_notes([folder.file(n, stage, key) for n in numbers])
-        timings["resolve" if stage == "annotations" else stage] = seconds
+    timings["read"], *_ = shards.add_up(shards.read_notes(folder.images_file(n)) for n in numbers)
+    noted = {
+        stage: [shards.read_notes(folder.file(n, stage, getattr(keys, stage))) for n in numbers] for stage in _STAGES
+    }
+    for stage, notes in {**noted, "resolve": folder.resolve_notes(keys.resolve)}.items():
+        timings[stage], dropped, _, found = shards.add_up(notes)
         rejects.update(dropped)
         labels.update(found)
     failed = sum(place.failure is not None for place in places.values())

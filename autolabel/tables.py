@@ -35,7 +35,29 @@ def run_summary(run: Run, seconds: float | None = None, done: int | None = None)
     if seconds is not None:
         summary["seconds"] = round(seconds, 2)
         summary["images_per_s"] = round((done or 0) / seconds, 2) if seconds > 0 else None
+    if (pace := manifest.pace) is not None:
+        share, cost = pace.forward_share, pace.cost_per_1000_images
+        summary["pace"] = {
+            **pace.model_dump(mode="json"),
+            "images_per_s": round(pace.images_per_second, 3),
+            "forward_share": None if share is None else round(share, 3),
+            "cost_per_1000_images": None if cost is None else round(cost, 6),
+        }
     return summary
+
+
+def pace_line(run: Run, seconds: float, done: int) -> str:
+    """Say how fast a pass was that labelled ``done`` images in ``seconds``, and what 1,000 images cost."""
+    said = f"{done} images in {seconds:.1f} s, loading included ({done / seconds:.1f} images/s)"
+    pace = run.manifest.pace
+    if pace is None:
+        return said
+    said += f"; {pace.images_per_second:.2g} images/s once loaded"
+    if (share := pace.forward_share) is not None:
+        said += f", {share:.0%} of the time in forward passes"
+    if (cost := pace.cost_per_1000_images) is not None:
+        said += f"\n1,000 images cost {cost:.4g} at {pace.cost_per_hour:g} an hour"
+    return said
 
 
 def summary_table(run: Run) -> Table:

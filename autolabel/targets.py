@@ -46,13 +46,13 @@ def target_for(
     """
     values = known_variables(env_file)
     found_url = url or _first(values, connector.env_url) or connector.default_url
-    found_token = token or _first(values, connector.env_token)
+    found_token = token or _first(values, connector.env_token) or _login(values, getattr(connector, "env_login", ()))
     if not found_url:
         raise UsageError(f"where is {tool}? give --url http://… or set {connector.env_url[0]}")
-    if not found_token:
+    if not found_token and not getattr(connector, "finds_token", False):
         names = " or ".join(connector.env_token)
         raise UsageError(f"no token for {tool} at {found_url}: set {names} in the environment or in {ENV_FILE}")
-    return Target(tool, project, checked_url(found_url), found_token)
+    return Target(tool, project, checked_url(found_url), found_token or "")
 
 
 def known_variables(env_file: Path | None = None) -> dict[str, str]:
@@ -112,6 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _without_password(url: str) -> str:
     return url.rsplit("@", 1)[-1]
+
+
+def _login(values: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> str | None:
+    """Return ``USER:PASSWORD`` of the first pair of variables that are both set."""
+    found = ((values.get(user), values.get(password)) for user, password in pairs)
+    return next((f"{user}:{password}" for user, password in found if user and password), None)
 
 
 def _first(values: Mapping[str, str], names: Sequence[str]) -> str | None:

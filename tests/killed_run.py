@@ -12,25 +12,29 @@ from tests.fakes import BoxSegmenter, ColourClassifier, SquareDetector
 
 
 class SlowDetector(SquareDetector):
-    """Takes 10 ms a batch."""
+    """Takes a while for each batch."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
     def predict_batch(self, images: Sequence[RGB], phrases: Sequence[str], min_score: float) -> list[Detections]:
-        time.sleep(0.01)
+        time.sleep(self.seconds)
         return super().predict_batch(images, phrases, min_score)
 
 
-def main(images: str, path: str) -> None:
-    """Label ``images`` into the run folder ``path``, four at a time."""
+def main(images: str, path: str, seconds: str = "0.01") -> None:
+    """Label ``images`` into the run folder ``path``, four at a time, each four in ``seconds`` or more."""
     autolabel.run(
         images,
         prompt="scratch. dent.",
         path=path,
         batch_size=4,
-        detector=SlowDetector(),
+        detector=SlowDetector(float(seconds)),
         segmenter=BoxSegmenter(),
         classifier=ColourClassifier(),
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

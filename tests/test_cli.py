@@ -76,6 +76,30 @@ def test_json_is_all_of_stdout(call: Call, workspace: Path) -> None:
     assert Path(values["report"]).is_file()
 
 
+def test_every_setting_of_the_command_line_reaches_the_recipe(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 2)
+    options = (
+        "--min-score 0.3 --min-prob 0.2 --min-area 9 --nms-iou 0.6 --assign fused --floor 0.2 --tiles on "
+        "--tile-size 80 --batch-size 1 --engine sequential --workers 1 --cost-per-hour 3.6 "
+        "--device cpu --dtype float32 --cpu eager"
+    )
+    code, _, err = call("run", "-p", "scratch. dent.", "--run", "run", "--no-report", "--no-noise", *options.split())
+    assert code == 0, err
+    manifest = autolabel.Run.open("run").manifest
+    asked = {name: manifest.recipe[name] for name in ("engine", "workers", "cost_per_hour", "device", "dtype", "cpu")}
+    assert asked == {
+        "engine": "sequential", "workers": 1, "cost_per_hour": 3.6, "device": "cpu", "dtype": "float32", "cpu": "eager",
+    }  # fmt: skip
+    thresholds = {"min_score": 0.3, "min_prob": 0.2, "min_area_px": 9.0, "nms_iou": 0.6}
+    assert {name: manifest.resolved["thresholds"][name] for name in thresholds} == thresholds
+    assert (manifest.resolved["assign"], manifest.resolved["floor"]) == ("fused", 0.2)
+    assert (manifest.resolved["tiles"]["mode"], manifest.resolved["tiles"]["size"]) == ("on", 80)
+    assert len(list(Path("run/shards").iterdir())) == 2
+    assert manifest.pace is not None
+    assert (manifest.pace.engine, manifest.pace.cost_per_hour) == ("sequential", 3.6)
+    assert not Path("run/issues.parquet").exists()
+
+
 def test_quiet_prints_nothing(call: Call, workspace: Path) -> None:
     write_pictures(workspace / "images", 2)
     assert call("run", "--prompt", "scratch.", "--quiet", "--no-report") == (0, "", "")
@@ -183,3 +207,18 @@ def test_label_noise_is_a_step_of_a_run_and_follows_new_thresholds(make_run, tmp
     empty = make_run(2, prompt="crack.", path=tmp_path / "empty")
     _finish(screen, empty, noise=True, report=False)
     assert read_notes(empty.path) is None
+
+
+def test_a_price_becomes_the_cost_of_a_thousand_images(call: Call, workspace: Path) -> None:
+    write_pictures(workspace / "images", 6)
+    code, out, _ = call("run", "-p", "scratch. dent.", "--cost-per-hour", "3.6", "--no-report")
+    assert code == 0
+    assert "6 images in " in out
+    assert "images/s once loaded" in out
+    assert "1,000 images cost " in out
+    assert " at 3.6 an hour" in out
+    pace = json.loads(call("show", "--json")[1])["pace"]
+    assert pace["cost_per_1000_images"] == pytest.approx(1 / pace["images_per_s"], rel=0.05)
+    code, _, err = call("run", "-p", "scratch. dent.", "--cost-per-hour", "-1")
+    assert code == 2
+    assert "cost-per-hour" in err

@@ -32,6 +32,7 @@ class MemoryTool:
             on_step("images", done, len(items))
         count = sum(len(item.annotations) for item in items)
         changes = tuple(Change("create region", item.image.path, a.label) for item in items for a in item.annotations)
+        changes = (Change("create task", detail="run 001 [0a1b2c3d], 6 images"), *changes)
         shown = changes if options.dry_run else ()
         return PushReport(f"{target.url}/p/1", {"regions created": count}, shown, ("mind the gap",))
 
@@ -87,9 +88,10 @@ def test_a_dry_run_lists_every_change_and_remembers_nothing(make_run, tool):
     out = call("push", "--to", "memory", "--project", "p", "--dry-run")
     assert out.count("create region") == run.manifest.counts["annotations"]
     assert "would change" in out
+    assert "create task  run 001 [0a1b2c3d], 6 images\n" in out
     assert not (run.path / "sync").exists()
     listed = json.loads(call("push", "--to", "memory", "--project", "p", "--dry-run", "--json"))
-    assert len(listed["changes"]) == run.manifest.counts["annotations"]
+    assert len(listed["changes"]) == 1 + run.manifest.counts["annotations"]
     assert listed["warnings"] == ["mind the gap"]
 
 
@@ -104,7 +106,7 @@ def test_pull_brings_corrections_home(make_run, tool):
     assert autolabel.Run.open(run.path)["000.png"].annotations == ()
     table = call("corrections")
     assert "0 of 1" in table
-    assert "1 images complete, 0 skipped, 0.5 minutes; by ann (2)" in table
+    assert "1 image complete, 0 skipped, 0.5 minutes; by ann (2)" in table
     assert json.loads(call("corrections", "--json"))["images"] == {"complete": 1, "skipped": 0}
 
 

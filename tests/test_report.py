@@ -10,6 +10,7 @@ import pytest
 
 from autolabel.colours import PALETTE, class_colour, luminance, text_colour
 from autolabel.errors import ImageError, UsageError
+from autolabel.manifest import Pace
 from autolabel.ontology import LabelClass, Ontology
 from autolabel.report import write_report
 from autolabel.report.cards import data_uri, thumbnail_side
@@ -242,3 +243,15 @@ def test_report_export_and_eval_read_a_real_run(make_run, tmp_path):
     assert any(path.is_symlink() for path in (tmp_path / "yolo").rglob("*.png"))
     scores = evaluate(run, tmp_path / "coco" / "annotations.json")
     assert scores.box.ap == scores.mask.ap == 1
+
+
+def test_the_page_says_where_the_time_went_and_what_it_cost(tmp_path):
+    run = FakeRun(ONTOLOGY)
+    run.add("a.png", (0, (2, 2, 20, 20)))
+    assert "by the clock" not in write_report(run, tmp_path / "before.html").read_text(encoding="utf-8")
+    run.manifest.pace = Pace(
+        images=90, wall_seconds=50, load_seconds=5, forward_seconds={"detect": 30.0, "segment": 6.0}, cost_per_hour=3.6
+    )
+    page = " ".join(write_report(run, tmp_path / "page.html").read_text(encoding="utf-8").split())
+    assert "took 50.0 s by the clock for 90 images, 5.0 s of it loading; of the rest a forward pass ran 80 %." in page
+    assert "At 3.6 an hour 1,000 images cost 0.5." in page

@@ -81,7 +81,11 @@ def test_a_run_labels_every_image_and_keeps_both_opinions(workspace: Path, model
 def test_images_without_boxes_cost_no_mask_and_no_crop(workspace: Path, models: Models) -> None:
     write_pictures(workspace / "images", 5)
     autolabel.run(prompt="scratch. dent.", **models)
-    assert models.calls() == {"detector": [5], "segmenter": [4], "classifier": [4]}
+    assert {task: sum(sizes) for task, sizes in models.calls().items()} == {
+        "detector": 5,
+        "segmenter": 4,
+        "classifier": 4,
+    }
 
 
 def test_the_same_call_again_calls_no_model_and_changes_nothing(workspace: Path, models: Models) -> None:
@@ -135,6 +139,8 @@ def test_resolving_a_finished_run_equals_running_with_those_thresholds(workspace
     write_pictures(workspace / "images", 9)
     run = autolabel.run(prompt="scratch. dent.", path="a", **models)
     resolved = resolve_run(run, {"thresholds": {"min_score": 0.43}, "assign": "detector"})
+    for task in ("detector", "segmenter", "classifier"):
+        assert resolved.manifest.resolved[task] == run.manifest.resolved[task] is not None
     other = autolabel.run(
         prompt="scratch. dent.", path="b", thresholds={"min_score": 0.43}, assign="detector", **Models()
     )
@@ -332,7 +338,7 @@ def test_progress_counts_what_has_to_be_done(workspace: Path, models: Models) ->
 
 
 def test_large_images_make_smaller_batches(workspace: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autolabel.execute._BATCH_PIXELS", 2 * 64 * 48)
+    monkeypatch.setattr("autolabel.engine.portions.PORTION_PIXELS", 2 * 64 * 48)
     write_pictures(workspace / "images", 25)
     run = autolabel.run(prompt="scratch. dent.", **models)
     assert models.calls()["detector"] == [2] * 12 + [1]
@@ -351,7 +357,7 @@ def test_a_damaged_stage_file_is_made_again(workspace: Path, models: Models) -> 
 
 @pytest.mark.slow
 def test_thirty_kills_leave_the_run_as_if_undisturbed(workspace: Path) -> None:
-    images = write_pictures(workspace / "images", 240)
+    images = write_pictures(workspace / "images", 360)
     (images / "broken.png").write_bytes(b"not an image")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.killed_run", str(images)]

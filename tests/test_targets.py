@@ -67,3 +67,25 @@ def test_targets_are_remembered_with_how_regions_were_shown(tmp_path):
     (tmp_path / "sync" / "tool-here-p" / "target.json").write_text("{}")
     with pytest.raises(StoreError, match="damaged"):
         remembered(tmp_path)
+
+
+def test_user_and_password_of_the_environment_stand_in_for_a_token(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class WithLogin(Tool):
+        env_login = (("ONE_USER", "ONE_PASSWORD"), ("TOOL_USER", "TOOL_PASSWORD"))
+
+    monkeypatch.setenv("ONE_USER", "half")
+    monkeypatch.setenv("TOOL_USER", "ann")
+    (tmp_path / ".env").write_text("TOOL_PASSWORD=se:same\n")
+    assert target_for(WithLogin(), "tool", "p", url="http://here").token == "ann:se:same"
+    assert target_for(WithLogin(), "tool", "p", url="http://here", token="typed").token == "typed"
+
+
+def test_a_connector_that_looks_for_tokens_itself_is_asked_without_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Finder(Tool):
+        finds_token = True
+
+    assert target_for(Finder(), "tool", "p", url="http://here").token == ""

@@ -15,7 +15,6 @@ import autolabel
 from autolabel.config import Recipe
 from autolabel.stages.tiles import (
     VIEWS_AT_ONCE,
-    WHOLE,
     Tiles,
     Window,
     cut_sides,
@@ -28,6 +27,7 @@ from autolabel.stages.tiles import (
 from autolabel.types import RGB, Detections, Float, Mask, Segments
 
 ON = Tiles("on", 100, 0.2)
+WHOLE = Tiles("off", None, 0.2)
 
 
 class BrightThings:

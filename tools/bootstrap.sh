@@ -164,7 +164,7 @@ python_for_label_studio() {
 }
 
 main() {
-    local what=${1:-run} extras=cloud,cvat,label-studio,noise,review,serve,supervision started=$SECONDS
+    local what=${1:-run} extras=cloud,cvat,label-studio,noise,openvino,ray,review,serve,supervision started=$SECONDS
     local -a targets markers
     case $what in
         demo) targets=(--editable ".[noise]") markers=(demo) ;;

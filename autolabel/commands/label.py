@@ -39,11 +39,19 @@ if TYPE_CHECKING:
 @click.option("--tiles", type=click.Choice(["auto", "off", "on"]), help="Large images in pieces.  [default: auto]")
 @click.option("--tile-size", type=click.IntRange(64), help="Side of a tile, px.  [default: by the detector's input]")
 @click.option("--batch-size", type=click.IntRange(1), help="Images of a batch, and of a commit.  [default: 16]")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "local", "ray", "sequential"]),
+    help="Where: this machine, or a Ray cluster.  [default: auto]",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes with models of their own.  [default: one a GPU]")
+@click.option("--cost-per-hour", type=click.FloatRange(0), help="Price of the machine, to say what 1,000 images cost.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
+@click.option("--cpu", type=click.Choice(["auto", "eager", "openvino"]), help="How to run on a CPU.  [default: auto]")
 @click.option("--offline", is_flag=True, help="Never ask a model hub.")
 @click.option("--retry-failed", is_flag=True, help="Try the images of the failure ledger again.")
-@click.option("--noise/--no-noise", default=False, help="Look for label noise at the end.  [default: --no-noise]")
+@click.option("--noise/--no-noise", default=True, help="Look for label noise at the end.  [default: --noise]")
 @click.option("--report/--no-report", default=True, help="Write RUN/report.html at the end.  [default: --report]")
 @output_options
 def run(
@@ -68,6 +76,8 @@ def run(
       autolabel run "photos/**/*.png" -p "scratch. dent. rust." --min-score 0.4
       autolabel run s3://bucket/line-3/ --recipe line-3.toml --models base
       autolabel run photos/ -p "dent." --detector grounding-dino:IDEA-Research/grounding-dino-base
+      autolabel run photos/ -p "dent." --device cpu --workers 4 --cpu openvino --no-noise
+      autolabel run s3://bucket/ -p "dent." --engine ray --cost-per-hour 12.50
 
     Exit codes: 0 done, 1 error, 2 usage, 3 partial (some images failed; RUN/failures.jsonl says why).
     """
@@ -97,7 +107,8 @@ def run(
     seconds = time.monotonic() - started
     # Issues stand as long as labels do: those of a run that grew are found anew, asked for or not.
     stale = done > 0 and (read_notes(labelled.path) or {}).get("labels") == "run"
-    _finish(screen, labelled, noise=noise or stale, report=report, seconds=seconds, done=done)
+    judge = (noise or stale) and not _judged(labelled)
+    _finish(screen, labelled, noise=judge, report=report, seconds=seconds, done=done)
 
 
 @click.command()
@@ -153,7 +164,7 @@ def _finish(
     done: int | None = None,
 ) -> None:
     """Print what a run came to; exit with 3 when images failed."""
-    from autolabel.tables import empty_hint, failures_table, run_summary, summary_table
+    from autolabel.tables import empty_hint, failures_table, pace_line, run_summary, summary_table
 
     summary = run_summary(labelled, seconds, done)
     found = _judge(screen, labelled) if noise and labelled.manifest.counts.get("annotations") else None
@@ -168,7 +179,7 @@ def _finish(
     if (failures := failures_table(labelled)) is not None:
         screen.say(failures)
     if seconds is not None and done:
-        screen.say(f"{done} images in {seconds:.1f} s, loading included ({done / seconds:.1f} images/s)")
+        screen.say(pace_line(labelled, seconds, done))
     elif seconds is not None:
         screen.say("nothing to do: every image was labelled before")
     if (hint := empty_hint(labelled)) is not None:
@@ -180,6 +191,13 @@ def _finish(
         screen.say(f"report: [bold]{summary['report']}[/bold]")
     if labelled.manifest.status == "partial":
         sys.exit(EXIT_PARTIAL)
+
+
+def _judged(labelled: Run) -> bool:
+    """Tell whether there is nothing new to look at."""
+    from autolabel.quality.noise import up_to_date
+
+    return up_to_date(labelled)
 
 
 def _judge(screen: Screen, labelled: Run) -> dict[str, int] | None:

@@ -24,6 +24,7 @@ serve_options = options(
     click.option("--batch-size", type=click.IntRange(1), help="Images of a batch.  [default: 16]"),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]"),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format of the models."),
+    click.option("--cpu", type=click.Choice(["auto", "eager", "openvino"]), help="How to run on a CPU."),
     click.option("--offline", is_flag=True, help="Never ask a model hub."),
 )
 

@@ -139,6 +139,7 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
     """
     from autolabel.agreement import agreement
     from autolabel.tables import agreement_table
+    from autolabel.wording import counted
 
     screen, opened = screen_for(quiet, as_json), open_run(run)
     found = agreement(opened.ontology.names, opened.corrections(), opened.reviews())
@@ -148,7 +149,8 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
         return
     screen.say(agreement_table(found))
     people = ", ".join(f"{name} ({count})" for name, count in found.people)
-    screen.say(f"{found.complete} images complete, {found.skipped} skipped, {found.minutes:.1f} minutes; by {people}")
+    images = counted(found.complete, "images complete")
+    screen.say(f"{images}, {found.skipped} skipped, {found.minutes:.1f} minutes; by {people}")
 
 
 def _targets(run: Run, settings: Mapping[str, Any], option: str) -> Iterator[tuple[Connector, Target, PushOptions]]:
@@ -200,17 +202,24 @@ def _pull(screen: Screen, run: Run, connector: Connector, target: Target, *, dry
 
 
 def _say_push(screen: Screen, report: PushReport, *, dry_run: bool) -> None:
+    from rich.markup import escape
+
     if dry_run:
         for change in report.changes[:_MOST_CHANGES]:
-            screen.say(f"  {change.what}  [bold]{change.path}[/bold]  {change.detail}")
+            # Names of tasks and files may hold brackets, which are no markup.
+            path = f"  [bold]{escape(change.path)}[/bold]" if change.path else ""
+            screen.say(f"  {change.what}{path}  {escape(change.detail)}")
         if len(report.changes) > _MOST_CHANGES:
             screen.say(f"  … and {len(report.changes) - _MOST_CHANGES} more; --json lists them all")
-    _say(screen, "would change" if dry_run else "pushed", report)
+    _say(screen, "would change" if dry_run else "pushed", report, done=not dry_run)
+    for note in report.notes:
+        screen.say(escape(note))
 
 
-def _say(screen: Screen, verb: str, report: PushReport | PullReport) -> None:
-    counts = ", ".join(f"{count} {what}" for what, count in report.counts.items() if count)
-    screen.say(f"{verb}: {counts or 'nothing; all is as it should be'}")
+def _say(screen: Screen, verb: str, report: PushReport | PullReport, *, done: bool = True) -> None:
+    from autolabel.wording import summed
+
+    screen.say(f"{verb}: {summed(report.counts, done=done) or 'nothing; all is as it should be'}")
     for warning in report.warnings:
         screen.note(f"warning: {warning}")
     screen.say(f"project: [bold]{report.url}[/bold]")

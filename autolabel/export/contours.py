@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from autolabel.runlengths import crop_of, runs_of
 from autolabel.types import Mask
 
 Points = NDArray[np.float64]
@@ -29,8 +30,11 @@ class Ring:
     @property
     def area(self) -> float:
         """Enclosed area in px²."""
-        x, y = self.points[:, 0], self.points[:, 1]
-        return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+        if not len(self.points):
+            return 0.0
+        x, y = self.points.T
+        around = np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:]) + x[-1] * y[0] - y[-1] * x[0]
+        return float(abs(around) / 2)
 
 
 def mask_rings(mask: Mask) -> list[Ring]:
@@ -48,10 +52,11 @@ def mask_parts(mask: Mask) -> list[list[Ring]]:
     x, y, w, h = (int(v) for v in coco_mask.toBbox(mask.to_coco()))
     if w == 0 or h == 0:
         return []
-    crop = mask.decode()[y : y + h, x : x + w].astype(np.uint8)
     # Doubled, every pixel has an even and an odd half: a contour on a left or upper half is even and on a right or
     # lower half odd, so that (v + 1) // 2 turns pixel indices into the edges they lie on, for parts and holes alike.
-    doubled = np.pad(crop.repeat(2, axis=0).repeat(2, axis=1), 2)
+    doubled = np.zeros((2 * h + 4, 2 * w + 4), np.uint8)
+    crop = crop_of(mask, runs_of(mask), (x, y, x + w, y + h))
+    doubled[2:-2:2, 2:-2:2] = doubled[3:-2:2, 2:-2:2] = doubled[2:-2:2, 3:-2:2] = doubled[3:-2:2, 3:-2:2] = crop
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts: dict[int, list[Ring]] = {place: [] for place, link in enumerate(hierarchy[0]) if link[3] < 0}
     for place, (contour, (_, _, _, parent)) in enumerate(zip(contours, hierarchy[0], strict=True)):
@@ -120,10 +125,16 @@ def _by_area(ring: Ring) -> tuple[float, float, float]:
 
 def _corners(points: NDArray[np.int64]) -> NDArray[np.int64]:
     """Remove repeated points and points on a straight line."""
-    points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
-    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    points = points[(points != points[_earlier(len(points))]).any(axis=1)]
+    before = points - points[_earlier(len(points))]
+    after = np.concatenate([before[1:], before[:1]])
     bends: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
     return points[bends]
+
+
+def _earlier(count: int) -> NDArray[np.int64]:
+    """Return the place before each of ``count`` places on a ring."""
+    return np.arange(-1, count - 1)
 
 
 def _number(value: float) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from xml.etree import ElementTree as Tree
+from xml.sax.saxutils import escape
 
 from autolabel.types import AnnotatedImage, Box
 
@@ -40,26 +40,34 @@ class VocWriter:
 
     def add(self, item: AnnotatedImage, split: str, name: str) -> None:
         """Write one image's XML and put its stem on the list of ``split``."""
-        root = Tree.Element("annotation")
-        _text(root, "folder", "JPEGImages")
-        _text(root, "filename", name)
-        _text(Tree.SubElement(root, "source"), "database", "autolabel")
-        size = Tree.SubElement(root, "size")
-        for tag, value in (("width", item.image.width), ("height", item.image.height), ("depth", 3)):
-            _text(size, tag, value)
-        _text(root, "segmented", 0)
+        size_wh = item.image.width, item.image.height
+        lines = [
+            "<annotation>",
+            _element(1, "folder", "JPEGImages"),
+            _element(1, "filename", name),
+            "  <source>",
+            _element(2, "database", "autolabel"),
+            "  </source>",
+            "  <size>",
+            *(_element(2, tag, value) for tag, value in zip(("width", "height", "depth"), (*size_wh, 3), strict=True)),
+            "  </size>",
+            _element(1, "segmented", 0),
+        ]
         for annotation in item.annotations:
-            entry = Tree.SubElement(root, "object")
-            _text(entry, "name", annotation.label)
-            _text(entry, "pose", "Unspecified")
-            _text(entry, "truncated", 0)
-            _text(entry, "difficult", 0)
-            bounds = Tree.SubElement(entry, "bndbox")
-            corners = inclusive_corners(annotation.box, (item.image.width, item.image.height))
-            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True):
-                _text(bounds, tag, value)
-        Tree.indent(root)
-        text = Tree.tostring(root, encoding="unicode")
+            corners = inclusive_corners(annotation.box, size_wh)
+            bounds = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            lines += [
+                "  <object>",
+                _element(2, "name", annotation.label),
+                _element(2, "pose", "Unspecified"),
+                _element(2, "truncated", 0),
+                _element(2, "difficult", 0),
+                "    <bndbox>",
+                *(_element(3, tag, value) for tag, value in bounds),
+                "    </bndbox>",
+                "  </object>",
+            ]
+        text = "\n".join([*lines, "</annotation>"])
         target = self._folder / "Annotations" / f"{Path(name).stem}.xml"
         target.write_text(text + "\n", encoding="utf-8", newline="\n")
         self._lists[split].write(f"{Path(name).stem}\n")
@@ -82,5 +90,7 @@ def _inclusive(low: float, high: float, size: int) -> tuple[int, int]:
     return first + 1, min(max(int(high + 0.5), first + 1), size)
 
 
-def _text(parent: Tree.Element, tag: str, value: object) -> None:
-    Tree.SubElement(parent, tag).text = _NOT_XML.sub("", str(value))
+def _element(depth: int, tag: str, value: object) -> str:
+    """Write one element on a line of its own, without what XML cannot hold."""
+    text = escape(_NOT_XML.sub("", str(value)))
+    return f"{'  ' * depth}<{tag}>{text}</{tag}>" if text else f"{'  ' * depth}<{tag} />"

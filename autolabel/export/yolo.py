@@ -85,4 +85,4 @@ class YoloWriter:
 
 
 def _decimals(values: NDArray[np.float64]) -> list[str]:
-    return [f"{float(v):.6f}" for v in values.ravel()]
+    return [f"{v:.6f}" for v in values.ravel().tolist()]

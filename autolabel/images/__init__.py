@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolabel.images.decode import DEFAULT_MAX_PIXELS, decode, image_id, image_size
+from autolabel.images.decode import DEFAULT_MAX_PIXELS, Admit, decode, image_id, image_size
 from autolabel.images.found import IMAGE_EXTENSIONS
 from autolabel.images.sources import MISSING, Source, list_sources, read_bytes
 from autolabel.images.uris import redact
@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_EXTENSIONS",
     "MISSING",
+    "Admit",
     "Source",
     "decode",
     "image_id",

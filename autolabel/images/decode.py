@@ -26,12 +26,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from autolabel.errors import ImageError
+from autolabel.errors import ImageError, OutOfMemoryError
 from autolabel.images.pixels import to_rgb, upright
 from autolabel.types import RGB
 
 DEFAULT_MAX_PIXELS = 200_000_000
 """Largest width × height that is decoded; 200 Mpx are 600 MB of RGB."""
+
+Admit = Callable[[int], None]
 
 _ORIENTATION_TAG = 0x0112
 
@@ -63,8 +65,10 @@ def image_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGB:
+def decode(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, admit: Admit | None = None) -> RGB:
     """Decode a file's bytes to an upright ``(H, W, 3)`` uint8 RGB array; ``path`` only names it in errors.
+
+    ``admit`` is told the number of pixels once the header is read, and may wait until there is room for them.
 
     - EXIF orientation is applied; of several frames or pages the first is taken.
     - Transparent pixels are composited on white, as an annotation tool in a browser shows them; an alpha channel
@@ -77,12 +81,16 @@ def decode(data: bytes, path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> R
     Raises ImageError for anything but a whole picture: empty, truncated, damaged, unknown or above ``max_pixels``.
     """
     picture = _open(data, path, max_pixels)
+    if admit is not None:
+        admit(picture.width * picture.height)
     try:
         picture.load()
         orientation = _orientation(picture)  # after the pixels: a PNG may bring its EXIF block last
         pixels = to_rgb(picture)
     except MemoryError as error:
-        raise _failure(path, f"out of memory at {picture.width}×{picture.height} px", "make it smaller") from error
+        raise OutOfMemoryError(
+            f"cannot decode '{path}': out of memory at {picture.width}×{picture.height} px; make it smaller"
+        ) from error
     except Exception as error:
         raise _failure(path, _reason(error), _REPLACE) from error
     return np.require(upright(pixels, orientation), np.uint8, ["C", "W"])

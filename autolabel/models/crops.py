@@ -48,23 +48,41 @@ def crop_window(box_xyxy: NDArray[np.float32], context: float, square: bool) -> 
     return left, top, right, bottom
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a crop comes from and what it becomes: the part of the image, the canvas, and the part's place on it."""
+
+    inside: tuple[int, int, int, int]
+    canvas_wh: tuple[int, int]
+    offset: tuple[int, int]
+
+
+def plan_cut(box_xyxy: NDArray[np.float32], size_wh: tuple[int, int], style: CropStyle) -> Cut:
+    """Plan how a region is cut out of an image of ``size_wh`` px."""
+    window = crop_window(box_xyxy, style.context, style.square == "expand")
+    inside = _inside(window, *size_wh)
+    width, height = inside[2] - inside[0], inside[3] - inside[1]
+    if style.square == "off":
+        return Cut(inside, (width, height), (0, 0))
+    if style.square == "pad":
+        side = max(width, height)
+        return Cut(inside, (side, side), ((side - width) // 2, (side - height) // 2))
+    side = window[2] - window[0]
+    return Cut(inside, (side, side), (inside[0] - window[0], inside[1] - window[1]))
+
+
 def crop(image: RGB, box_xyxy: NDArray[np.float32], style: CropStyle, mask: NDArray[np.bool_] | None) -> PILImage.Image:
     """Cut one region out of an ``(H, W, 3)`` image as an RGB PIL image."""
-    window = crop_window(box_xyxy, style.context, style.square == "expand")
-    inside = _inside(window, image.shape[1], image.shape[0])
-    patch = image[inside[1] : inside[3], inside[0] : inside[2]]
+    cut = plan_cut(box_xyxy, (image.shape[1], image.shape[0]), style)
+    left, top, right, bottom = cut.inside
+    patch = image[top:bottom, left:right]
     if mask is not None and style.background != "keep":
-        patch = _hide(patch, mask[inside[1] : inside[3], inside[0] : inside[2]], style)
-    if style.square == "off":
-        return PILImage.fromarray(np.ascontiguousarray(patch))
-    if style.square == "pad":
-        side = max(patch.shape[:2])
-        offset = ((side - patch.shape[1]) // 2, (side - patch.shape[0]) // 2)
-    else:
-        side = window[2] - window[0]
-        offset = (inside[0] - window[0], inside[1] - window[1])
-    canvas = PILImage.new("RGB", (side, side), style.fill)
-    canvas.paste(PILImage.fromarray(np.ascontiguousarray(patch)), offset)
+        patch = _hide(patch, mask[top:bottom, left:right], style)
+    part = PILImage.fromarray(np.ascontiguousarray(patch))
+    if cut.canvas_wh == part.size:
+        return part
+    canvas = PILImage.new("RGB", cut.canvas_wh, style.fill)
+    canvas.paste(part, cut.offset)
     return canvas
 
 
@@ -88,9 +106,7 @@ def _hide(patch: RGB, mask: NDArray[np.bool_], style: CropStyle) -> RGB:
     return shown
 
 
-def region_crops(
-    image: RGB, boxes_xyxy: NDArray[np.float32], masks: tuple[Mask, ...] | None, style: CropStyle
-) -> list[PILImage.Image]:
-    """Cut all ``(N, 4)`` px boxes of one image; ``masks`` are decoded only if the style hides the background."""
-    use = masks if masks and style.background != "keep" else None
-    return [crop(image, box, style, use[i].decode() if use else None) for i, box in enumerate(boxes_xyxy)]
+def region_crop(image: RGB, box_xyxy: NDArray[np.float32], mask: Mask | None, style: CropStyle) -> PILImage.Image:
+    """Cut one region; its mask is decoded only if the style hides the background."""
+    pixels = mask.decode() if mask is not None and style.background != "keep" else None
+    return crop(image, box_xyxy, style, pixels)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from autolabel.errors import ModelError
+from autolabel.models.batching import CPU_PIXELS, Batches
 from autolabel.models.phrases import SPANS, Pass, Span, plan_passes, span_scores
-from autolabel.models.runtime import inference, on_gpu
+from autolabel.models.runtime import forward_pass, to_device
 from autolabel.models.specs import Options
 from autolabel.protocols import Runtime
 from autolabel.types import RGB, Detections, Float, ModelInfo
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Forward = Callable[["torch.Tensor", "torch.Tensor", Pass], tuple["torch.Tensor", "torch.Tensor"]]
 """``(pixel_values (B, 3, H, W), pixel_mask (B, H, W), pass)`` to ``(logits (B, Q, T), boxes (B, Q, 4) cxcywh 0–1)``."""
-
+_MOST_IMAGES = 32
 
 _HEAD = re.compile(r"(bbox|class)_embed(\.\d+)?$")
 
@@ -39,18 +40,21 @@ class DinoModel:
 
 @dataclass(frozen=True, slots=True)
 class DinoOptions:
-    """Options of both backends: ``batch`` images of one forward pass, ``span``, and ``phrases_per_pass`` (0: all)."""
+    """Options of both backends.
 
-    batch: int
+    ``batch`` images of one forward pass (None: as many as fit on a GPU, as are quickest on a CPU), ``span``, and
+    ``phrases_per_pass`` (0: all).
+    """
+
+    batch: int | None
     span: Span
     phrases_per_pass: int
 
     @classmethod
-    def read(cls, options: Options, runtime: Runtime) -> DinoOptions:
-        """Read the options; on a CPU one image at a time is fastest, on a GPU a few are."""
+    def read(cls, options: Options) -> DinoOptions:
+        """Read the options."""
         span = options.choice("span", "max", cast("tuple[str, ...]", SPANS))
-        batch = options.integer("batch", 8 if on_gpu(runtime) else 1)
-        return cls(batch, cast(Span, span), options.integer("phrases_per_pass", 0, low=0))
+        return cls(options.optional_integer("batch"), cast(Span, span), options.integer("phrases_per_pass", 0, low=0))
 
 
 class DinoDetector:
@@ -63,9 +67,11 @@ class DinoDetector:
     def __init__(self, info: ModelInfo, options: DinoOptions, model: DinoModel) -> None:
         self.info = info
         self._runtime = Runtime(info.device, info.dtype)
-        self._options = options
+        self._span = options.span
         self._processor = model.processor
-        self._forward = model.forward
+        self._batches = Batches(self._runtime, options.batch, cpu=4, cpu_units=CPU_PIXELS, most=_MOST_IMAGES)
+        self.forward = model.forward
+        """The network; whatever gives the same answers faster may take its place."""
 
         # A run asks for the same phrases batch after batch, so they are tokenised once.
         @lru_cache(maxsize=16)
@@ -91,48 +97,53 @@ class DinoDetector:
         if not passes:
             return [Detections.empty(0) for _ in images]
         found: list[list[Detections]] = [[] for _ in images]
-        with inference(self._runtime):
-            for places, pixels in self._same_size_batches(images):
-                for each in passes:
-                    logits, boxes = self._predict(pixels, each)
-                    scores = span_scores(logits, each.spans, self._options.span)
-                    for row, place in enumerate(places):
-                        relative = _best_first(boxes[row], scores[row], each, len(phrases), min_score)
+        for places, pixels in self._by_size(images):
+            for each in passes:
+                for part, answers in self._batches.run(pixels, partial(self._predict, each), pixels[0][0, 0].numel()):
+                    for place, answer in zip(places[part], answers, strict=True):
+                        relative = _best_first(answer[:, :4], answer[:, 4:], each, len(phrases), min_score)
                         found[place].append(_in_px(relative, images[place]))
         return [_merge(parts) for parts in found]
 
-    def _same_size_batches(self, images: Sequence[RGB]) -> list[tuple[list[int], torch.Tensor]]:
-        import torch
-
-        by_size: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+    def _by_size(self, images: Sequence[RGB]) -> list[tuple[list[int], list[torch.Tensor]]]:
+        """Places and pixel values of the images that have one size as the network sees them."""
+        groups: dict[tuple[int, ...], tuple[list[int], list[torch.Tensor]]] = {}
         for place, image in enumerate(images):
             pixels = self.pixel_values(image)
-            by_size.setdefault(tuple(pixels.shape), []).append((place, pixels))
-        batches = []
-        for group in by_size.values():
-            for start in range(0, len(group), self._options.batch):
-                part = group[start : start + self._options.batch]
-                batches.append(([place for place, _ in part], torch.cat([pixels for _, pixels in part])))
-        return batches
+            places, stack = groups.setdefault(tuple(pixels.shape), ([], []))
+            places.append(place)
+            stack.append(pixels)
+        return list(groups.values())
 
     def pixel_values(self, image: RGB) -> torch.Tensor:
         """Resize and normalise one image as the model's own processor does: ``(1, 3, h, w)`` float on the device."""
         import torch
 
-        chw = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        features = self._processor(images=[chw], return_tensors="pt", device=self._runtime.device)
+        chw = to_device(torch.from_numpy(np.array(image)), self._runtime).permute(2, 0, 1)
+        with torch.inference_mode():
+            features = self._processor(images=[chw], return_tensors="pt", device=self._runtime.device)
         return cast("torch.Tensor", features["pixel_values"])
 
-    def _predict(self, pixels: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one pass; a strip too thin to hold as many proposals as the model picks is padded until it does."""
+    def _predict(self, each: Pass, images: Sequence[torch.Tensor]) -> Float:
+        """Run one pass over images of one size: ``(B, Q, 4 + P)`` relative boxes and phrase scores, on the CPU."""
+        import torch
+
+        with forward_pass(self._runtime):
+            logits, boxes = self._run(torch.cat(list(images)), each)
+            both = torch.cat([boxes.float(), span_scores(logits, each.spans, self._span)], dim=-1)
+            # The one moment at which the CPU waits for the device.
+            answers: Float = both.cpu().numpy()
+        return answers
+
+    def _run(self, pixels: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network; a strip too thin to hold as many proposals as the model picks is padded until it does."""
         import torch
 
         batch, _, height, width = pixels.shape
         mask = torch.ones((batch, height, width), dtype=torch.long, device=pixels.device)
         while True:
             try:
-                logits, boxes = self._forward(pixels, mask, each)
-                break
+                return self.forward(pixels, mask, each)
             except RuntimeError as error:
                 short, long = sorted(pixels.shape[-2:])
                 if "index k out of range" not in str(error) or short == long:
@@ -141,21 +152,18 @@ class DinoDetector:
                 right, bottom = (more, 0) if pixels.shape[-1] == short else (0, more)
                 pixels = torch.nn.functional.pad(pixels, (0, right, 0, bottom))
                 mask = torch.nn.functional.pad(mask, (0, right, 0, bottom))
-        return logits, boxes
 
 
-def _best_first(boxes: torch.Tensor, scores: torch.Tensor, each: Pass, count: int, min_score: float) -> Detections:
+def _best_first(boxes: Float, scores: Float, each: Pass, count: int, min_score: float) -> Detections:
     """Of one image's ``(Q, 4)`` relative cxcywh boxes and ``(Q, P)`` scores keep the good ones, best first."""
-    import torch
-
-    best = scores.amax(-1)
-    if not bool(torch.isfinite(best).all()):
+    best = scores.max(axis=-1)
+    if not np.isfinite(best).all():
         raise ModelError("the detector returned scores that are not numbers; run it with dtype float32")
-    keep = torch.nonzero(best >= min_score).flatten()
-    keep = keep[torch.argsort(best[keep], descending=True, stable=True)]
+    keep = np.flatnonzero(best >= min_score)
+    keep = keep[np.argsort(-best[keep], kind="stable")]
     by_phrase = np.zeros((len(keep), count), np.float32)
-    by_phrase[:, list(each.phrases)] = scores[keep].cpu().numpy()
-    return Detections(boxes[keep].float().cpu().numpy(), by_phrase)
+    by_phrase[:, list(each.phrases)] = scores[keep]
+    return Detections(boxes[keep], by_phrase)
 
 
 def _in_px(relative: Detections, image: RGB) -> Detections:

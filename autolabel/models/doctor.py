@@ -69,6 +69,11 @@ def _packages() -> Iterator[Check]:
     else:
         remedy = f'only for official .pth checkpoints: pip install "{DISTRIBUTION}[groundingdino]"'
         yield Check("groundingdino-py", "ok", "not installed, not needed for grounding-dino", remedy)
+    if find_spec("openvino") is not None:
+        yield Check("openvino", "ok", f"{_version('openvino')} (long runs on a CPU are quicker)")
+    else:
+        remedy = f'for quicker long runs on a CPU: pip install "{DISTRIBUTION}[openvino]"'
+        yield Check("openvino", "ok", "not installed, not needed", remedy)
     torch, torchvision = _version("torch"), _version("torchvision")
     if ("+cpu" in torch) != ("+cpu" in torchvision):
         remedy = "install torch and torchvision together, from the same index"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
 from autolabel.models.sets import licence_of
 from autolabel.models.specs import Options
+from autolabel.models.text_once import TextOnce
 from autolabel.models.weights import weights_sha256
 from autolabel.protocols import ModelRef, Runtime
 from autolabel.types import ModelInfo
@@ -27,11 +28,11 @@ _MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     """Load a checkpoint folder, a repository of the hub, or ``starter``.
 
-    Options: ``batch`` (images of one forward pass: 1 on a CPU, 8 on a GPU), ``span`` (``max`` or ``mean`` over a
-    phrase's tokens), ``phrases_per_pass`` (0: as many as fit).
+    Options: ``batch`` (images of one forward pass; otherwise as many as fit on a GPU, as are quickest on a CPU),
+    ``span`` (``max`` or ``mean`` over a phrase's tokens), ``phrases_per_pass`` (0: as many as fit).
     """
     options = Options(ref)
-    settings = DinoOptions.read(options, runtime)
+    settings = DinoOptions.read(options)
     options.done()
     found = locate(ref, runtime)
     folder = str(found.folder)
@@ -49,7 +50,7 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     longest = min(config.max_text_len, config.text_config.max_position_embeddings)
     processor = GroundingDinoImageProcessor.from_pretrained(folder, local_files_only=True)
-    return DinoDetector(info, settings, DinoModel(tokenizer, longest, processor, _forward(model)))
+    return DinoDetector(info, settings, DinoModel(tokenizer, longest, processor, Network(model)))
 
 
 @contextlib.contextmanager
@@ -64,16 +65,22 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _forward(model: Any) -> Callable[[torch.Tensor, torch.Tensor, Pass], tuple[torch.Tensor, torch.Tensor]]:
-    def forward(pixels: torch.Tensor, mask: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.tensor([each.token_ids], device=pixels.device).expand(len(pixels), -1)
-        outputs = model(
-            pixel_values=pixels,
-            pixel_mask=mask,
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            token_type_ids=torch.zeros_like(ids),
-        )
-        return outputs.logits, outputs.pred_boxes
+class Network:
+    """One forward pass of transformers' model, with each caption's text encoded once."""
 
-    return forward
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.text = TextOnce.over(model.model.text_backbone)
+
+    def __call__(self, pixels: torch.Tensor, mask: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits ``(B, Q, T)`` and relative boxes ``(B, Q, 4)`` for ``(B, 3, H, W)`` pixel values."""
+        ids = torch.tensor([each.token_ids], device=pixels.device).expand(len(pixels), -1)
+        with self.text.reading(each.token_ids):
+            outputs = self.model(
+                pixel_values=pixels,
+                pixel_mask=mask,
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                token_type_ids=torch.zeros_like(ids),
+            )
+        return outputs.logits, outputs.pred_boxes

@@ -12,7 +12,7 @@ import importlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from autolabel.models.hub import STARTER, locate, tokenizer_files
 from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
 from autolabel.models.specs import Options
+from autolabel.models.text_once import TextOnce
 from autolabel.models.weights import load_strict, read_state_dict, weights_sha256
 from autolabel.protocols import ModelRef, Runtime
 from autolabel.types import ModelInfo
@@ -70,7 +71,7 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     BERT's tokenizer and config.json, or a repository), ``batch``, ``span``, ``phrases_per_pass``.
     """
     options = Options(ref)
-    settings = DinoOptions.read(options, runtime)
+    settings = DinoOptions.read(options)
     config_path = options.text("config", "")
     text_encoder = options.text("text_encoder", "")
     options.done()
@@ -96,7 +97,7 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     info = ModelInfo(str(ref), digest, "Apache-2.0", runtime.device, runtime.dtype)
     processor = GroundingDinoImageProcessor()
     longest = min(int(config.max_text_len), model.bert.config.max_position_embeddings)
-    return DinoDetector(info, settings, DinoModel(model.tokenizer, longest, processor, _forward(model, package.misc)))
+    return DinoDetector(info, settings, DinoModel(model.tokenizer, longest, processor, Network(model, package.misc)))
 
 
 class _Package:
@@ -198,14 +199,23 @@ def _official_state(state: dict[str, torch.Tensor], model: torch.nn.Module) -> d
     return {**spare, **kept}
 
 
-def _forward(model: Any, misc: Any) -> Callable[[torch.Tensor, torch.Tensor, Pass], tuple[torch.Tensor, torch.Tensor]]:
-    def forward(pixels: torch.Tensor, mask: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
-        if tuple(model.tokenizer(each.caption)["input_ids"]) != each.token_ids:
-            raise ModelError(f"the text encoder splits the caption {each.caption!r} differently than its phrases")
-        samples = misc.NestedTensor(pixels, mask == 0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its decoder uses an old name of torch.autocast
-            outputs = model(samples, captions=[each.caption] * len(pixels))
-        return outputs["pred_logits"], outputs["pred_boxes"]
+class Network:
+    """One forward pass of the package's model, with each caption's text encoded once."""
 
-    return forward
+    def __init__(self, model: Any, misc: Any) -> None:
+        self.model = model
+        self.text = TextOnce.over(model.bert)
+        self._misc = misc
+        self._checked: set[str] = set()
+
+    def __call__(self, pixels: torch.Tensor, mask: torch.Tensor, each: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits ``(B, Q, T)`` and relative boxes ``(B, Q, 4)`` for ``(B, 3, H, W)`` pixel values."""
+        if each.caption not in self._checked:
+            if tuple(self.model.tokenizer(each.caption)["input_ids"]) != each.token_ids:
+                raise ModelError(f"the text encoder splits the caption {each.caption!r} differently than its phrases")
+            self._checked.add(each.caption)
+        samples = self._misc.NestedTensor(pixels, mask == 0)
+        with warnings.catch_warnings(), self.text.reading(each.caption):
+            warnings.simplefilter("ignore", FutureWarning)  # its decoder uses an old name of torch.autocast
+            outputs = self.model(samples, captions=[each.caption] * len(pixels))
+        return outputs["pred_logits"], outputs["pred_boxes"]

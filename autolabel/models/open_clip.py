@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +15,11 @@ import torch
 from torch.nn import functional as F
 
 from autolabel.errors import ModelError
-from autolabel.models.crops import BACKGROUNDS, SQUARES, Background, CropStyle, Square, region_crops
+from autolabel.models.batching import Batches
+from autolabel.models.clip_pixels import ClipPixels, Region
+from autolabel.models.crops import BACKGROUNDS, SQUARES, Background, CropStyle, Square
 from autolabel.models.hub import canonical, locate
-from autolabel.models.runtime import inference, keep_memory, on_gpu
+from autolabel.models.runtime import forward_pass, keep_memory, on_gpu
 from autolabel.models.sets import licence_of
 from autolabel.models.specs import Options, folder_defaults
 from autolabel.models.weights import load_strict, read_state_dict, weights_sha256
@@ -27,15 +28,16 @@ from autolabel.types import RGB, Classifications, Float, Mask, ModelInfo
 
 TEMPLATES = "a photo of a {}.|a close-up photo of a {}.|{}"
 _CONFIG = "open_clip_config.json"
+_CPU_CROPS, _MOST_CROPS = 16, 512
 
 
 @dataclass(frozen=True, slots=True)
 class ClipOptions:
-    """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass."""
+    """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass (None: found)."""
 
     templates: tuple[str, ...]
     style: CropStyle
-    batch: int
+    batch: int | None
 
 
 def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
@@ -90,7 +92,7 @@ def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defa
         cast(Background, options.choice("background", "keep", cast("tuple[str, ...]", BACKGROUNDS))),
         cast("tuple[int, int, int]", mean),
     )
-    batch = options.integer("batch", 64 if on_gpu(runtime) else 16)
+    batch = options.optional_integer("batch")
     options.done()
     if not on_gpu(runtime):
         keep_memory()
@@ -145,7 +147,10 @@ class ClipClassifier:
         self._options = options
         self._model = model
         self._tokenizer = tokenizer
-        self._transform = transform
+        self._pixels = ClipPixels(transform, options.style, self._runtime)
+        self._batches = Batches(self._runtime, options.batch, cpu=_CPU_CROPS, first=32, most=_MOST_CROPS)
+        self.encoder: Callable[[torch.Tensor], torch.Tensor] = model.encode_image
+        """The image encoder: ``(B, 3, S, S)`` to ``(B, D)``; whatever gives the same faster may take its place."""
         # One ontology serves a whole run, so its text is encoded once.
         self._text = lru_cache(maxsize=16)(self._encode_text)
 
@@ -157,14 +162,14 @@ class ClipClassifier:
         classes: Sequence[Sequence[str]],
     ) -> list[Classifications]:
         """Classify each region over ``classes``; the crops of all images go through the model together."""
-        crops = []
+        regions: list[Region] = []
         for place, (image, boxes) in enumerate(zip(images, boxes_xyxy, strict=True)):
-            own = tuple(masks[place]) if masks else None
-            crops += region_crops(image, boxes, own, self._options.style)
+            own = masks[place] if masks else [None] * len(boxes)
+            regions += [(image, box, mask) for box, mask in zip(boxes, own, strict=True)]
         text = self._text(tuple(tuple(phrases) for phrases in classes)) if classes else None
-        embeddings = self._encode_images(crops)
-        probs = np.zeros((len(crops), len(classes)), np.float32)
-        if text is not None and len(crops):
+        embeddings = self._encode_images(regions)
+        probs = np.zeros((len(regions), len(classes)), np.float32)
+        if text is not None and len(regions):
             logits = float(self._model.logit_scale.detach().exp()) * (embeddings @ text.T)
             probs = logits.softmax(dim=-1).numpy()
         answers = []
@@ -178,7 +183,7 @@ class ClipClassifier:
     def _encode_text(self, classes: tuple[tuple[str, ...], ...]) -> torch.Tensor:
         """One unit vector for each class, ``(K, D)`` float32 on the CPU."""
         sentences = [t.replace("{}", p) for phrases in classes for p in phrases for t in self._options.templates]
-        with inference(self._runtime):
+        with forward_pass(self._runtime):
             parts = [
                 F.normalize(
                     self._model.encode_text(self._tokenizer(sentences[i : i + 256]).to(self._runtime.device)).float(),
@@ -190,17 +195,19 @@ class ClipClassifier:
             counts = [len(phrases) * len(self._options.templates) for phrases in classes]
             return F.normalize(torch.stack([each.mean(dim=0) for each in torch.split(every, counts)]), dim=-1)
 
-    def _encode_images(self, crops: Sequence[Any]) -> torch.Tensor:
-        """Encode crops to unit vectors, ``(N, D)`` float32 on the CPU."""
-        parts = []
-        with inference(self._runtime), ThreadPoolExecutor(max_workers=4) as pool:
-            for start in range(0, len(crops), self._options.batch):
-                pixels = torch.stack(list(pool.map(self._transform, crops[start : start + self._options.batch])))
-                features = self._model.encode_image(pixels.to(self._runtime.device))
-                parts.append(F.normalize(features.float(), dim=-1).cpu())
-        if not parts:
+    def _encode_images(self, regions: Sequence[Region]) -> torch.Tensor:
+        """Encode regions to unit vectors, ``(N, D)`` float32 on the CPU."""
+        if not regions:
             return torch.zeros((0, self._dimension()))
-        return torch.cat(parts)
+        prepared = self._pixels.prepared(regions, ahead=2 * self._batches.size())
+        parts = [part for _, part in self._batches.run(prepared, self._encode)]
+        self._pixels.release()
+        return torch.cat(parts).cpu()
+
+    def _encode(self, prepared: Sequence[Any]) -> torch.Tensor:
+        pixels = self._pixels.batch(prepared)
+        with forward_pass(self._runtime):
+            return F.normalize(self.encoder(pixels).float(), dim=-1)
 
     def _dimension(self) -> int:
         return int(self._text((("thing",),)).shape[1])

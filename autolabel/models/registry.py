@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from autolabel.errors import AutolabelError, ModelError
+from autolabel.models.imports import import_torchvision
 from autolabel.models.sets import SET_NAMES, named_set
 from autolabel.models.specs import parse_spec
 from autolabel.protocols import ENTRY_POINT_GROUPS, Classifier, Detector, ModelRef, Runtime, Segmenter, Task
@@ -82,6 +83,8 @@ def load(task: Task, ref: ModelRef | str, runtime: Runtime) -> Detector | Segmen
         owners = " and ".join(f"{b.distribution} {b.version}" for b, _ in matches)
         raise ModelError(f"{task} backend {ref.backend!r} is offered by {owners}; uninstall one of them")
     backend, point = matches[0]
+    if backend.builtin:
+        import_torchvision()
     try:
         model = _make(point.load(), ref, runtime)
     except AutolabelError:
@@ -95,6 +98,10 @@ def load(task: Task, ref: ModelRef | str, runtime: Runtime) -> Detector | Segmen
         raise ModelError(f"{task} backend {ref.backend!r} of {backend.distribution} has no predict_batch method")
     if not backend.builtin or not isinstance(getattr(model, "info", None), ModelInfo):
         model = Checked(model, backend, ref, runtime)
+    else:
+        from autolabel.models.accelerate import apply  # it imports torch
+
+        apply(task, model, ref, runtime)
     return cast("Detector | Segmenter | Classifier", model)
 
 

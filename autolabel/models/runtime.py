@@ -1,4 +1,4 @@
-"""Where models run: the choice of device and dtype, how a forward pass is wrapped, and glibc's memory on CPUs."""
+"""Where models run: device and dtype, how a forward pass is wrapped, transfers, helpers, and glibc's memory on CPUs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import ctypes
 import os
 import platform
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -19,9 +22,12 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 _TRUE = {"1", "on", "yes", "true"}
+_TURN = threading.RLock()
 
 
-def pick_runtime(device: str | None = None, dtype: str | None = None, offline: bool = False) -> Runtime:
+def pick_runtime(
+    device: str | None = None, dtype: str | None = None, offline: bool = False, cpu: str = "auto"
+) -> Runtime:
     """Choose where to run: CUDA, then MPS, then CPU; float16 on CUDA, else float32.
 
     Why not bfloat16: its 8 bits move a detector's boxes ten times as far (docs/backends.md).
@@ -45,7 +51,7 @@ def pick_runtime(device: str | None = None, dtype: str | None = None, offline: b
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     environment = os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
-    return Runtime(str(device), dtype, offline or environment)
+    return Runtime(str(device), dtype, offline or environment, cpu)
 
 
 def on_gpu(runtime: Runtime) -> bool:
@@ -68,24 +74,82 @@ def inference(runtime: Runtime) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def forward_pass(runtime: Runtime) -> Iterator[None]:
+    """Run a network: without gradients, and in turn with the other models of the process where they share the cores.
+
+    Two networks at once on one CPU are slower than one after the other, since each has threads for every core. What
+    comes before and after a pass belongs outside, so that it overlaps with the pass of another stage. A CUDA device
+    queues the passes itself.
+    """
+    turn = nullcontext() if runtime.device.startswith("cuda") else _TURN
+    asked = time.perf_counter()
+    with turn, inference(runtime):
+        started = time.perf_counter()
+        _CLOCK.depth += 1
+        try:
+            yield
+        finally:
+            _CLOCK.depth -= 1
+            if not _CLOCK.depth:
+                _CLOCK.waiting += started - asked
+                _CLOCK.forward += time.perf_counter() - started
+
+
+class _Clock(threading.local):
+    """Seconds of one thread; a pass within a pass counts once."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.forward = 0.0
+        self.waiting = 0.0
+
+
+_CLOCK = _Clock()
+
+
+def clock() -> tuple[float, float]:
+    """Seconds that this thread has spent in forward passes, and in waiting for its turn with one.
+
+    A CUDA device works on after a pass was launched, so there the first is less than the device's own time.
+    """
+    return _CLOCK.forward, _CLOCK.waiting
+
+
+def to_device(tensor: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+    """Move a CPU tensor to the device; to a CUDA device through pinned memory, so that nothing waits for the copy."""
+    if not runtime.device.startswith("cuda"):
+        return tensor.to(runtime.device)
+    return tensor.pin_memory().to(runtime.device, non_blocking=True)
+
+
+@cache
+def helpers() -> ThreadPoolExecutor:
+    """Threads for what surrounds the forward passes: crops and masks; one pool for all models of the process."""
+    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="autolabel-helper")
+
+
 @cache
 def keep_memory() -> bool:
     """Tell glibc to keep freed memory instead of returning it to the kernel; true when it was told.
 
     A forward pass on a CPU frees and asks for hundreds of MB again and again; by default glibc maps and unmaps each,
     and the page faults cost a third of the time (Grounding DINO-T, 800 x 1066 px: 4.4 s, then 2.85 s). The outputs
-    are the same. Called when a model is loaded for a CPU, never at import; does nothing where glibc is not used, or
-    where the environment already sets ``MALLOC_*``. The price is that the process keeps its peak memory.
+    are the same. Threads other than the first have memory of their own ("arenas") which cannot hold such blocks, so
+    all are told to share one. Called before models are loaded for a CPU, never at import; does nothing where glibc is
+    not used, or where the environment already sets ``MALLOC_*``. The price is that the process keeps its peak memory.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     if any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ):
         return False
-    mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+    # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD and M_ARENA_MAX of malloc.h
+    mmap_threshold, trim_threshold, top_pad, arena_max = -3, -1, -2, -8
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
     # mallopt takes a C int, so these are the largest powers of two and not the 4 GiB the environment would allow.
-    told = [mallopt(mmap_threshold, 1 << 30), mallopt(trim_threshold, (1 << 31) - 1), mallopt(top_pad, 1 << 28)]
+    settings = {mmap_threshold: 1 << 30, trim_threshold: (1 << 31) - 1, top_pad: 1 << 28, arena_max: 1}
+    told = [mallopt(name, value) for name, value in settings.items()]
     return all(result == 1 for result in told)

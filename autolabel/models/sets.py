@@ -46,7 +46,7 @@ def _starter(task: Task, backend: str, note: str) -> Part:
 SETS: dict[str, ModelSet] = {
     "starter": ModelSet(
         "starter",
-        "bundled with the package: six surface defects, small images, no download",
+        "bundled with the package: ten kinds of surface defects, small images, no download",
         (
             _starter("detector", "grounding-dino", "small Grounding DINO"),
             _starter("segmenter", "sam2", "small SAM 2"),

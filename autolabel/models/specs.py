@@ -116,6 +116,10 @@ class Options:
             raise ModelError(f"{self._ref}: option {name} must be a whole number >= {low}, got {value!r}")
         return int(value)
 
+    def optional_integer(self, name: str) -> int | None:
+        """Return option ``name`` as a whole number of at least 1, or None where it is not given."""
+        return self.integer(name, 1) if self.text(name, "") else None
+
     def number(self, name: str, default: float) -> float:
         """Return option ``name`` as a number that is not negative."""
         value = self.text(name, str(default))

@@ -14,6 +14,7 @@ from autolabel.report.statistics import BINS, Statistics
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
+    from autolabel.manifest import Pace
 
 _MAX_FAILURES = 500
 # Cards keep their image's proportions up to these; a plank of 20:1 is shown with bars above and below.
@@ -25,6 +26,8 @@ def build_context(run: Run, statistics: Statistics, cards: list[Card]) -> dict[s
     manifest, failures = run.manifest, run.failures()
     # Loading is paid once a pass, however many images it has.
     total_seconds = sum(seconds for stage, seconds in manifest.timings.items() if stage != "load")
+    pace: Pace | None = getattr(manifest, "pace", None)
+    rate = statistics.images / total_seconds if total_seconds > 0 and statistics.images else None
     return {
         "name": run.name,
         "status": manifest.status,
@@ -33,7 +36,8 @@ def build_context(run: Run, statistics: Statistics, cards: list[Card]) -> dict[s
         "totals": statistics,
         "failure_count": len(failures),
         "failures": failures[:_MAX_FAILURES],
-        "rate": statistics.images / total_seconds if total_seconds > 0 and statistics.images else None,
+        "rate": pace.images_per_second if pace is not None else rate,
+        "pace": pace,
         "classes": _classes(run, statistics),
         "negatives": run.ontology.negatives,
         "cards": cards,

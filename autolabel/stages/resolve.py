@@ -6,15 +6,21 @@ Pure arithmetic on what the models said; a changed threshold runs this again and
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.config import Assign
-from autolabel.geometry import box_areas, box_iou, suppress
+from autolabel.geometry import box_areas, box_iou, suppress_ranked
 from autolabel.ontology import Ontology
 from autolabel.types import Float
+
+FATES = ("kept", "low_score", "low_prob", "too_small", "overlap", "negative")
+_KEPT, _LOW_SCORE, _LOW_PROB, _TOO_SMALL, _OVERLAP, _NEGATIVE = range(len(FATES))
+_BLOCK_PAIRS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,42 @@ def assign_labels(class_scores: Float, class_probs: Float | None, assign: Assign
     return labels
 
 
+def settle(
+    images: NDArray[np.integer[Any]],
+    boxes_xyxy: Float,
+    class_scores: Float,
+    class_probs: Float | None,
+    *,
+    gates: Gates,
+    assign: Assign,
+    class_count: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Settle the N proposals of many images at once: the label of each, and its fate, a place in `FATES`.
+
+    ``images`` ``(N,)`` says which image a proposal is of; boxes of different images never meet. ``class_count`` is the
+    number of classes that are annotated; label ids from there on are negatives. Negatives compete like any class, so
+    that a reflection claims its box before it is dropped.
+    """
+    labels = assign_labels(class_scores, class_probs, assign)
+    scores = class_scores.max(axis=1, initial=0.0)
+    fates = np.full(len(labels), _KEPT, np.uint8)
+    # From the last gate to the first, so that of several reasons the first stands; what is not a number passes none.
+    fates[~(box_areas(boxes_xyxy) >= gates.min_area_px[labels])] = _TOO_SMALL
+    if class_probs is not None:
+        fates[~(class_probs[np.arange(len(labels)), labels] >= gates.min_prob[labels])] = _LOW_PROB
+    fates[~(scores >= gates.min_score[labels])] = _LOW_SCORE
+    passed = np.flatnonzero(fates == _KEPT)
+    ranked = passed[np.lexsort((-scores[passed], images[passed]))]
+    for block in _by_count(images[ranked]):
+        places = ranked[block]
+        same_class = labels[places][:, :, None] == labels[places][:, None, :]
+        overlap = box_iou(boxes_xyxy[places], boxes_xyxy[places])
+        kept = suppress_ranked(overlap > np.where(same_class, gates.nms_iou, gates.cross_class_iou))
+        fates[places[~kept]] = _OVERLAP
+    fates[(fates == _KEPT) & (labels >= class_count)] = _NEGATIVE
+    return labels, fates
+
+
 def resolve(
     boxes_xyxy: Float,
     class_scores: Float,
@@ -88,33 +130,32 @@ def resolve(
     assign: Assign,
     class_count: int,
 ) -> Resolution:
-    """Turn the proposals of one image into annotations.
-
-    ``class_count`` is the number of classes that are annotated; label ids from there on are negatives. Negatives
-    compete like any class, so that a reflection claims its box before it is dropped.
-    """
-    labels = assign_labels(class_scores, class_probs, assign)
-    rows = np.arange(len(labels))
-    scores = class_scores.max(axis=1, initial=0.0)
-    rejects: Counter[str] = Counter()
-
-    alive = scores >= gates.min_score[labels]
-    rejects["low_score"] = int((~alive).sum())
-    if class_probs is not None:
-        sure = class_probs[rows, labels] >= gates.min_prob[labels]
-        rejects["low_prob"] = int((alive & ~sure).sum())
-        alive &= sure
-    large = box_areas(boxes_xyxy) >= gates.min_area_px[labels]
-    rejects["too_small"] = int((alive & ~large).sum())
-    alive &= large
-
-    passed = np.flatnonzero(alive)
-    same_class = labels[passed][:, None] == labels[passed][None, :]
-    one_object = box_iou(boxes_xyxy[passed], boxes_xyxy[passed]) > np.where(
-        same_class, gates.nms_iou, gates.cross_class_iou
+    """Turn the proposals of one image into annotations; `settle` says how."""
+    labels, fates = settle(
+        np.zeros(len(boxes_xyxy), np.int32),
+        boxes_xyxy,
+        class_scores,
+        class_probs,
+        gates=gates,
+        assign=assign,
+        class_count=class_count,
     )
-    survivors = np.sort(passed[suppress(scores[passed], one_object)])
-    rejects["overlap"] = len(passed) - len(survivors)
-    wanted = survivors[labels[survivors] < class_count]
-    rejects["negative"] = len(survivors) - len(wanted)
-    return Resolution(wanted, labels[wanted], +rejects)
+    kept = np.flatnonzero(fates == _KEPT)
+    return Resolution(kept, labels[kept], rejects_of(fates))
+
+
+def rejects_of(fates: NDArray[np.uint8]) -> Counter[str]:
+    """Count ``(N,)`` fates by reason, those that were kept left out."""
+    counts = np.bincount(fates, minlength=len(FATES)).tolist()
+    return +Counter(dict(zip(FATES[1:], counts[1:], strict=True)))
+
+
+def _by_count(groups: NDArray[np.integer[Any]]) -> Iterator[NDArray[np.int64]]:
+    """Split sorted ``(N,)`` groups into blocks ``(B, M)`` of places, B groups of M members each; bounded in size."""
+    starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)) if len(groups) else np.zeros(0, np.int64)
+    counts = np.diff(starts, append=len(groups))
+    for count in np.unique(counts[counts > 1]).tolist():
+        mine = starts[counts == count]
+        step = max(1, _BLOCK_PAIRS // count**2)
+        for first in range(0, len(mine), step):
+            yield mine[first : first + step, None] + np.arange(count)

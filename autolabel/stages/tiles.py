@@ -61,9 +61,6 @@ class Tiles:
         return max(size_wh) > (self.mask_factor if self.mode == "auto" else 1.0) * input_px
 
 
-WHOLE: Final = Tiles("off", None, 0.2)
-
-
 def layout(size_wh: tuple[int, int], side: int, overlap: float) -> list[Window]:
     """Tiles of one size that cover an image, evenly spread, neighbours sharing at least ``overlap`` of their side."""
     starts = []

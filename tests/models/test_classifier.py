@@ -6,7 +6,7 @@ from PIL import Image as PILImage
 
 from autolabel.errors import ModelError
 from autolabel.models import registry
-from autolabel.models.crops import CropStyle, crop, crop_window, region_crops
+from autolabel.models.crops import CropStyle, crop, crop_window, region_crop
 from autolabel.types import Mask
 from tests.models.random_models import picture
 
@@ -102,20 +102,20 @@ def test_the_background_can_be_hidden_by_the_mask():
     image = picture(20, 10)
     shape = np.zeros((10, 20), bool)
     shape[2:5, 3:9] = True
-    boxes = np.array([[0, 0, 20, 10]], np.float32)
-    (grey,) = region_crops(image, boxes, (Mask.encode(shape),), CropStyle(0, "off", "grey", (1, 2, 3)))
+    box = np.array([0, 0, 20, 10], np.float32)
+    grey = region_crop(image, box, Mask.encode(shape), CropStyle(0, "off", "grey", (1, 2, 3)))
     assert np.array_equal(np.asarray(grey)[shape], image[shape])
     assert (np.asarray(grey)[~shape] == [1, 2, 3]).all()
-    (blur,) = region_crops(image, boxes, (Mask.encode(shape),), CropStyle(0, "off", "blur", (1, 2, 3)))
+    blur = region_crop(image, box, Mask.encode(shape), CropStyle(0, "off", "blur", (1, 2, 3)))
     assert np.array_equal(np.asarray(blur)[shape], image[shape])
     assert not np.array_equal(np.asarray(blur), image)
-    (keep,) = region_crops(image, boxes, (Mask.encode(shape),), STYLE)
+    keep = region_crop(image, box, Mask.encode(shape), STYLE)
     assert np.array_equal(np.asarray(keep), image)
 
 
 def test_an_empty_mask_hides_nothing():
     image = picture(20, 10)
-    empty = (Mask.encode(np.zeros((10, 20), bool)),)
-    (cut,) = region_crops(image, np.array([[0, 0, 20, 10]], np.float32), empty, CropStyle(0, "off", "grey", (0, 0, 0)))
+    empty = Mask.encode(np.zeros((10, 20), bool))
+    cut = region_crop(image, np.array([0, 0, 20, 10], np.float32), empty, CropStyle(0, "off", "grey", (0, 0, 0)))
     assert isinstance(cut, PILImage.Image)
     assert np.array_equal(np.asarray(cut), image)

@@ -122,3 +122,16 @@ def test_scores_that_are_no_numbers_are_an_error(checkpoint, cpu):
     )
     with pytest.raises(ModelError, match="not numbers; run it with dtype float32"):
         model.predict_batch([picture(40, 30)], PHRASES, 0.1)
+
+
+def test_backbone_and_text_use_the_fused_attention(checkpoint, cpu, monkeypatch):
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, *a, **k: calls.append(query.shape[1]) or fused(query, *a, **k),
+    )
+    registry.load_detector(str(checkpoint("detector")), cpu).predict_batch([picture(160, 120)], PHRASES, 0.5)
+    assert calls.count(2) >= 2 + 2  # two layers of text with 2 heads, two layers of the backbone with as many
+    assert calls.count(4) == 3
