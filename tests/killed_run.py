@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -37,4 +38,6 @@ def main(images: str, path: str, seconds: str = "0.01") -> None:
 
 
 if __name__ == "__main__":
+    # What a shell starts in the background ignores interrupts, and so would all that the tests start from there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(*sys.argv[1:])
