@@ -18,6 +18,7 @@ from autolabel.ontology import LabelClass, Ontology
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Assign = Literal["classifier", "detector", "fused"]
+BoxSource = Literal["detector", "mask"]
 TileMode = Literal["auto", "off", "on"]
 EngineName = Literal["auto", "local", "ray", "sequential"]
 DEFAULT_RECIPE_NAME = "autolabel.toml"
@@ -60,6 +61,11 @@ class Thresholds(_Settings):
     min_area_px: Annotated[float, Field(ge=0)] = Field(0.0, description="default of the classes' min_area_px (px²)")
     nms_iou: Unit = Field(0.5, description="boxes of one class that overlap more than this IoU are one object")
     cross_class_iou: Unit = Field(0.8, description="boxes of any class that overlap more than this IoU are one object")
+    boxes: BoxSource | None = Field(
+        None,
+        description='where a box comes from: "detector", or "mask" where that can be trusted; '
+        "default: what the run has, and the mask for a new one",
+    )
 
 
 class TileSettings(_Settings):
@@ -124,6 +130,17 @@ class Recipe(_Settings):
                 raise ConfigError(f'assign = "{self.assign}" needs a classifier, but classifier = "none"')
             return "detector"
         return self.assign or "classifier"
+
+    def box_source(self, resolved: Mapping[str, Any] | None = None) -> BoxSource:
+        """Say where boxes come from: as asked for, else as in the run whose manifest says ``resolved``, else the mask.
+
+        A run from before there was a choice has the detector's.
+        """
+        if self.thresholds.boxes is not None:
+            return self.thresholds.boxes
+        if resolved is None:
+            return "mask"
+        return "mask" if resolved.get("thresholds", {}).get("boxes") == "mask" else "detector"
 
     def floor(self) -> float:
         """Lowest score worth storing: the proposals' floor, or a class's own threshold where that is lower."""

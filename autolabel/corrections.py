@@ -163,7 +163,8 @@ def _as_annotation(
     if model is not None:
         # The models' opinions stay readable; their mask score speaks of a mask that may be gone.
         kept = model.mask_score if correction.mask == model.mask else None
-        return replace(model, **values, mask_score=kept)
+        proposed = model.detector_box if correction.box == model.box else None
+        return replace(model, **values, mask_score=kept, detector_box=proposed)
     return Annotation(id=correction.annotation_id, image_id=correction.image_id, score=1.0, phrase_scores=(), **values)
 
 

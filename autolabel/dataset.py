@@ -14,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from autolabel import corrections, shards
+from autolabel.config import BoxSource
 from autolabel.corrections import Decision, ImageDecisions
 from autolabel.errors import StoreError, UsageError
+from autolabel.geometry import mask_boxes
 from autolabel.images import Source, decode, image_id, read_bytes
 from autolabel.issues import read_issues
 from autolabel.manifest import RunManifest, write_atomically
 from autolabel.ontology import Ontology
 from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented
+from autolabel.stages.resolve import settled_boxes
 from autolabel.store import Place, RunFolder
 from autolabel.types import (
     RGB,
@@ -258,7 +261,8 @@ class Run:
 class ImageProposals:
     """What the models said about one image before any threshold: N proposals, best first.
 
-    Boxes ``(N, 4)`` px, scores and probabilities ``(N, K)`` over classes and negatives, embeddings ``(N, D)``.
+    The detector's boxes ``(N, 4)`` px, scores and probabilities ``(N, K)`` over classes and negatives, embeddings
+    ``(N, D)``.
     """
 
     image: Image
@@ -268,6 +272,12 @@ class ImageProposals:
     mask_scores: Float
     class_probs: Float | None
     embeddings: Float | None
+
+    def boxes_from(self, source: BoxSource) -> Float:
+        """Return the boxes ``(N, 4)`` px that these would have as annotations."""
+        if source == "detector":
+            return self.boxes_xyxy
+        return settled_boxes(self.boxes_xyxy, mask_boxes(self.masks), self.mask_scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,20 +295,23 @@ class Tables:
         for place, proposal in enumerate(map(int, resolved.proposals)):
             row = int(self.detected.images[proposal])
             label = int(resolved.label_ids[place]), resolved.labels[place]
-            found[row].append(self.annotation(proposal, resolved.ids[place], label))
+            settled = None if resolved.boxes_xyxy is None else Box(*resolved.boxes_xyxy[place].tolist())
+            found[row].append(self.annotation(proposal, resolved.ids[place], label, settled))
         return [
             AnnotatedImage(_image(row), tuple(annotations)) for row, annotations in zip(self.rows, found, strict=True)
         ]
 
-    def annotation(self, proposal: int, uid: str, label: tuple[int, str]) -> Annotation:
-        """Return one proposal as an annotation."""
+    def annotation(self, proposal: int, uid: str, label: tuple[int, str], settled: Box | None = None) -> Annotation:
+        """Return one proposal as an annotation, with its settled box; None where that is the detector's."""
+        own = Box(*self.detected.boxes_xyxy[proposal].tolist())
         scores = self.detected.class_scores[proposal]
         probs = self.classified.probs
         mask = self.segmented.masks[proposal]
         return Annotation(
             id=uid,
             image_id=self.rows[int(self.detected.images[proposal])].image_id,
-            box=Box(*self.detected.boxes_xyxy[proposal].tolist()),
+            box=settled or own,
+            detector_box=own if settled is not None and settled != own else None,
             label_id=label[0],
             label=label[1],
             score=float(scores.max()),

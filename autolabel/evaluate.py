@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from autolabel.config import BoxSource
 from autolabel.errors import UsageError
 from autolabel.ontology import Ontology
 from autolabel.scores import Precision, Scores
@@ -249,10 +250,12 @@ def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, An
     floors = tuple(replace(c, min_score=None, min_prob=None, min_area_px=None) for c in run.ontology.all_classes)
     gates = Gates.of(Ontology(floors), min_score=0.0, min_prob=0.0, min_area_px=0.0, **overlaps)
     count, assign = len(run.ontology.classes), run.manifest.assign
+    source: BoxSource = "mask" if thresholds.get("boxes") == "mask" else "detector"
     records: list[dict[str, Any]] = []
     for one in run.proposals():
         if (number := numbers.get(one.image.path)) is None:
             continue
+        boxes = one.boxes_from(source)
         kept = resolve(
             one.boxes_xyxy,
             one.class_scores,
@@ -260,10 +263,11 @@ def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, An
             gates=gates,
             assign=assign,  # type: ignore[arg-type]  # the manifest keeps it as text
             class_count=count,
+            settled_xyxy=boxes,
         )
         for place, label in zip(kept.kept.tolist(), kept.labels.tolist(), strict=True):
             record = _record(
-                Box(*one.boxes_xyxy[place].tolist()),
+                Box(*boxes[place].tolist()),
                 label,
                 float(one.class_scores[place].max()),
                 one.masks[place],

@@ -180,8 +180,11 @@ class Pass:
         failed = {failure.path for failure in folder.stage_failures(number, keys)}
         resolved, notes = labeling.resolve_shard(
             rows,
-            shards.read_detect(folder.file(number, "detect", keys.detect), class_count),
-            shards.read_classify(folder.file(number, "classify", keys.classify), class_count),
+            labeling.Staged(
+                shards.read_detect(folder.file(number, "detect", keys.detect), class_count),
+                shards.read_segment(folder.file(number, "segment", keys.segment)),
+                shards.read_classify(folder.file(number, "classify", keys.classify), class_count),
+            ),
             frozenset(gone | failed),
             self.plan,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.types import Float
+from autolabel.types import Float, Mask
 
 
 def clip_boxes(boxes_xyxy: Float, size_wh: tuple[int, int]) -> Float:
@@ -14,6 +16,23 @@ def clip_boxes(boxes_xyxy: Float, size_wh: tuple[int, int]) -> Float:
     limits = np.array([width, height, width, height], np.float32)
     clipped: Float = np.clip(boxes_xyxy, 0.0, limits).astype(np.float32)
     return clipped
+
+
+def mask_boxes(masks: Sequence[Mask | None]) -> Float:
+    """Smallest boxes around masks ``(N, 4)`` px, NaN where there is none or an empty one.
+
+    Edges of pixels, not their middles: a mask of the one pixel (3, 5) has the box 3, 5, 4, 6.
+    """
+    from pycocotools import mask as coco_mask
+
+    boxes = np.full((len(masks), 4), np.nan, np.float32)
+    there = [place for place, mask in enumerate(masks) if mask is not None]
+    if there:
+        around = coco_mask.toBbox([mask.to_coco() for mask in masks if mask is not None])
+        around[:, 2:] += around[:, :2]
+        around[(around[:, 2:] <= around[:, :2]).any(axis=1)] = np.nan
+        boxes[there] = around
+    return boxes
 
 
 def box_areas(boxes_xyxy: Float) -> Float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from autolabel.dataset import ImageProposals, Tables
 from autolabel.engine import Done, Engine, Held
 from autolabel.engine.local import LocalEngine
 from autolabel.engine.sequential import SequentialEngine
+from autolabel.geometry import mask_boxes
 from autolabel.labeling import Plan, ReadImage
 from autolabel.loading import Models
 from autolabel.manifest import RunManifest
@@ -93,7 +95,8 @@ class Labeler:
         floor = min(recipe.floor(), float(run.resolved["floor"]) if run else 1.0)
         self.recipe = recipe
         self.models = models
-        self.plan: Plan = make_plan(recipe, ontology, run.run_id if run else new_run_id(ontology), floor)
+        boxes = recipe.box_source(run.resolved if run else None)
+        self.plan: Plan = make_plan(recipe, ontology, run.run_id if run else new_run_id(ontology), floor, boxes)
         self.keys = stage_keys(self.plan, models)
         self._lock = threading.Lock()
         self._done: Recent[tuple[str, str], Labelled] = Recent(_REMEMBERED)
@@ -268,12 +271,8 @@ def _at(pixels: np.ndarray[Any, np.dtype[np.bool_]], point: tuple[float, float])
 
 def _box_of(mask: Mask) -> Box | None:
     """Return the smallest box around a mask's pixels, or None if it has none."""
-    from pycocotools import mask as coco_mask
-
-    if mask.area == 0:
-        return None
-    x, y, width, height = (float(value) for value in coco_mask.toBbox(mask.to_coco()))
-    return Box(x, y, x + width, y + height)
+    (around,) = mask_boxes([mask]).tolist()
+    return None if math.isnan(around[0]) else Box(*around)
 
 
 def recipe_of(run: RunManifest, changes: Mapping[str, Any]) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from autolabel.config import Assign
+from autolabel.config import Assign, BoxSource
 from autolabel.images import Admit, Source, decode, image_id, read_bytes, redact
 from autolabel.loading import Models
 from autolabel.models.runtime import clock
@@ -43,6 +43,7 @@ class Plan:
 
     ontology: Ontology
     assign: Assign
+    boxes: BoxSource
     gates: Gates
     floor: float
     proposal_iou: float
@@ -157,7 +158,7 @@ def finish(rows: Sequence[ImageRow], staged: Staged, plan: Plan) -> Batch:
     if staged.segmented is None or staged.classified is None:
         raise ValueError("the stages before were not run")
     failed = frozenset(failure.path for notes in staged.notes.values() for failure in notes.failures)
-    resolved, notes = resolve_shard(rows, staged.detected, staged.classified, failed, plan)
+    resolved, notes = resolve_shard(rows, staged, failed, plan)
     return Batch(staged.detected, staged.segmented, staged.classified, resolved, {**staged.notes, "resolve": notes})
 
 
@@ -328,14 +329,15 @@ def classify(
 
 def resolve_shard(
     rows: Sequence[ImageRow],
-    detected: Detected,
-    classified: Classified,
+    staged: Staged,
     failed: frozenset[str],
     plan: Plan,
 ) -> tuple[Resolved, StageNotes]:
-    """Turn a shard's stored proposals into annotations; images in ``failed`` get none."""
+    """Turn what all models said about a shard into annotations; images in ``failed`` get none."""
+    if staged.segmented is None or staged.classified is None:
+        raise ValueError("the stages before were not run")
     images = [None if row.path in failed else (row.image_id, row.path) for row in rows]
-    return resolve_parts([Part(images, detected, classified.probs)], plan)[0]
+    return resolve_parts([Part(images, staged.detected, staged.classified.probs, staged.segmented)], plan)[0]
 
 
 def _per_image(

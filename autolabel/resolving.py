@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel import shards
+from autolabel.geometry import mask_boxes
 from autolabel.manifest import StageKeys
-from autolabel.shards import Detected, Resolved, StageNotes
-from autolabel.stages.resolve import FATES, rejects_of, settle
+from autolabel.shards import Detected, Resolved, Segmented, StageNotes
+from autolabel.stages.resolve import FATES, rejects_of, settle, settled_boxes
 from autolabel.store import Place, RunFolder
-from autolabel.types import Float
+from autolabel.types import Float, Mask
 
 if TYPE_CHECKING:
     from autolabel.labeling import Plan
@@ -39,6 +40,8 @@ class Part:
     images: Sequence[tuple[str, str] | None]
     detected: Detected
     probs: Float | None
+    segmented: Segmented | None = None
+    """Only where boxes are taken from masks; those below every class's ``min_score`` may be missing."""
 
 
 def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, StageNotes]]:
@@ -55,24 +58,32 @@ def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, Sta
     judged = any(part.probs is not None and len(mine) for part, mine in pairs)
     width = len(plan.ontology.all_classes)
     images = [part.detected.images[mine] + offset for (part, mine), offset in zip(pairs, offsets, strict=False)]
+    boxes = _rows((part.detected.boxes_xyxy[mine] for part, mine in pairs), 4)
+    settled = settled_boxes(boxes, *_shapes(pairs)) if plan.boxes == "mask" else None
     labels, fates = settle(
         np.concatenate([np.zeros(0, np.int64), *images]),
-        _rows((part.detected.boxes_xyxy[mine] for part, mine in pairs), 4),
+        boxes,
         _rows((part.detected.class_scores[mine] for part, mine in pairs), width),
         _rows((part.probs[mine] for part, mine in pairs if part.probs is not None), width) if judged else None,
         gates=plan.gates,
         assign=plan.assign,
         class_count=len(names),
+        settled_xyxy=settled,
     )
-    ends = np.cumsum(sizes)[:-1]
+    ends = np.cumsum(sizes)
     answers = []
-    for (part, mine), own, fate in zip(pairs, np.split(labels, ends), np.split(fates, ends), strict=True):
+    for (part, mine), own, fate, end in zip(
+        pairs, np.split(labels, ends[:-1]), np.split(fates, ends[:-1]), ends.tolist(), strict=True
+    ):
         kept = np.flatnonzero(fate == FATES.index("kept"))
         kept = kept[np.argsort(part.detected.images[mine[kept]], kind="stable")]
         proposals, label_ids = mine[kept].astype(np.int32), own[kept].astype(np.int32)
         found = tuple(names[i] for i in label_ids.tolist())
+        shown = None if settled is None else settled[kept + end - len(mine)]
         ids = tuple(annotation_ids(plan.run_id, part.images, part.detected, proposals))
-        answers.append((Resolved(proposals, ids, label_ids, found), dict(rejects_of(fate)), dict(Counter(found))))
+        answers.append(
+            (Resolved(proposals, ids, label_ids, found, shown), dict(rejects_of(fate)), dict(Counter(found)))
+        )
     each = (time.perf_counter() - started) / max(len(parts), 1)
     return [(resolved, StageNotes(each, rejects, (), labels)) for resolved, rejects, labels in answers]
 
@@ -80,9 +91,10 @@ def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, Sta
 def annotation_ids(
     run_id: str, images: Sequence[tuple[str, str] | None], detected: Detected, proposals: NDArray[np.int32]
 ) -> Iterator[str]:
-    """Name regions for ever: uuid5 of run, image and box to 0.01 px.
+    """Name regions for ever: uuid5 of run, image and the detector's box to 0.01 px.
 
-    The label is left out on purpose: a region that is relabelled stays the same region to a connector.
+    Label and mask are left out on purpose: a region that is relabelled, or takes its box from its mask, stays the same
+    region to a connector.
     """
     space = uuid.UUID(run_id).bytes
     starts: dict[int, hashlib._Hash] = {}
@@ -121,13 +133,18 @@ def resolve_folder(
     Shards that have none yet are written together; what is made anew goes to the shard's own file, which wins.
     """
     class_count = len(plan.ontology.all_classes)
+    lowest = plan.gates.min_score.min(initial=1.0)
 
     def read(number: int) -> Part:
         detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
         probs = shards.read_probs(folder.file(number, "classify", keys.classify), class_count)
+        segmented = None
+        if plan.boxes == "mask":
+            promising = detected.class_scores.max(axis=1, initial=0.0) >= lowest
+            segmented = shards.read_segment(folder.file(number, "segment", keys.segment), promising)
         mine = live.get(number, {})
         rows = max(max(mine, default=-1), int(detected.images.max(initial=-1))) + 1
-        return Part([mine.get(row) for row in range(rows)], detected, probs)
+        return Part([mine.get(row) for row in range(rows)], detected, probs, segmented)
 
     def write(answers: dict[int, tuple[Resolved, StageNotes]]) -> list[tuple[int, StageNotes]]:
         if len(answers) > 1 and not any(folder.has(number, "annotations", keys.resolve) for number in answers):
@@ -167,6 +184,20 @@ def _wanted(part: Part) -> NDArray[np.int64]:
     """Places of a shard's proposals whose images are to have annotations."""
     wanted = np.array([image is not None for image in part.images], np.bool_)
     return np.flatnonzero(wanted[part.detected.images]) if len(wanted) else np.zeros(0, np.int64)
+
+
+def _shapes(pairs: Sequence[tuple[Part, NDArray[np.int64]]]) -> tuple[Float, Float]:
+    """Boxes ``(N, 4)`` px around the wanted proposals' masks, and the masks' scores ``(N,)``."""
+    masks: list[Mask | None] = []
+    scores: list[Float] = [np.zeros(0, np.float32)]
+    for part, mine in pairs:
+        if part.segmented is None:
+            masks += [None] * len(mine)
+            scores.append(np.zeros(len(mine), np.float32))
+        else:
+            masks += [part.segmented.masks[place] for place in mine.tolist()]
+            scores.append(part.segmented.scores[mine])
+    return mask_boxes(masks), np.concatenate(scores)
 
 
 def _rows(arrays: Iterable[Float], width: int) -> Float:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autolabel.config import Recipe, load_recipe
+from autolabel.config import BoxSource, Recipe, load_recipe
 from autolabel.dataset import Run, remember_latest
 from autolabel.engine import Setup, choose
 from autolabel.errors import ConfigError
@@ -30,7 +30,7 @@ from autolabel.manifest import (
 )
 from autolabel.ontology import Ontology
 from autolabel.protocols import ENTRY_POINT_GROUPS
-from autolabel.stages.resolve import Gates
+from autolabel.stages.resolve import LEAST_FILLED, LEAST_INSIDE, LEAST_MASK_SCORE, Gates
 from autolabel.stages.tiles import Tiles
 from autolabel.store import RunFolder
 
@@ -104,7 +104,7 @@ def label(
         run_id = previous.run_id if previous else new_run_id(ontology)
         # What was stored under a lower floor holds all that a higher one asks for.
         floor = min(recipe.floor(), float(previous.resolved["floor"]) if previous else 1.0)
-        plan = make_plan(recipe, ontology, run_id, floor)
+        plan = make_plan(recipe, ontology, run_id, floor, recipe.box_source(previous.resolved if previous else None))
         manifest = RunManifest(
             run_id=run_id,
             created=previous.created if previous else now(),
@@ -142,7 +142,7 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
     ontology = recipe.ontology()
     if ontology_values(ontology) != ontology_values(run.ontology):
         raise ConfigError("classes or phrases differ from the run's; 'autolabel run' looks for new ones")
-    plan = make_plan(recipe, ontology, run.manifest.run_id, stored)
+    plan = make_plan(recipe, ontology, run.manifest.run_id, stored, recipe.box_source(run.manifest.resolved))
     keys = run.manifest.keys.model_copy(update={"resolve": _resolve_key(run.manifest.keys, plan)})
     with RunFolder(run.path) as folder:
         manifest = run.manifest.model_copy(
@@ -153,10 +153,7 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
                 "assign": plan.assign,
                 "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
                 # The models stay those that made the proposals: a recipe that names none would blot them out.
-                "resolved": {
-                    **run.manifest.resolved,
-                    **recipe.model_dump(mode="json", exclude={"images", *ENTRY_POINT_GROUPS}),
-                },
+                "resolved": {**run.manifest.resolved, **_values(recipe, plan, *ENTRY_POINT_GROUPS)},
             }
         )
         Pass(folder, manifest, plan, None, lambda _: None).resolve_only()
@@ -168,13 +165,16 @@ def new_run_id(ontology: Ontology) -> str:
     return str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
 
 
-def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float) -> Plan:
-    """Collect what decides a batch's results; ``floor`` is the lowest detector score that is stored."""
-    thresholds = recipe.thresholds
+def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float, boxes: BoxSource | None = None) -> Plan:
+    """Collect what decides a batch's results.
+
+    ``floor`` is the lowest detector score that is stored, ``boxes`` where boxes come from; None: as in a new run.
+    """
     return Plan(
         ontology=ontology,
         assign=recipe.assigner(),
-        gates=Gates.of(ontology, **thresholds.model_dump()),
+        boxes=boxes or recipe.box_source(),
+        gates=Gates.of(ontology, **recipe.thresholds.model_dump(exclude={"boxes"})),
         floor=floor,
         proposal_iou=recipe.proposals.iou,
         proposal_limit=recipe.proposals.limit,
@@ -197,7 +197,9 @@ def stage_keys(plan: Plan, models: Models) -> StageKeys:
 
 def _resolve_key(keys: StageKeys, plan: Plan) -> str:
     gates = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in asdict(plan.gates).items()}
-    return fingerprint([keys.detect, keys.segment, keys.classify, plan.assign, gates])
+    # Runs from before boxes could be taken from masks have keys that say nothing of it.
+    trusted = (plan.boxes, LEAST_MASK_SCORE, LEAST_INSIDE, LEAST_FILLED) if plan.boxes == "mask" else ()
+    return fingerprint([keys.detect, keys.segment, keys.classify, plan.assign, gates, *trusted])
 
 
 def run_name(recipe: Recipe, inputs: Sequence[str], models: Models) -> str:
@@ -209,9 +211,15 @@ def run_name(recipe: Recipe, inputs: Sequence[str], models: Models) -> str:
 
 
 def _resolved(recipe: Recipe, models: Models, plan: Plan) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json", exclude={"images"})
+    values = _values(recipe, plan)
     values |= {task: model.spec for task, model in models.parts().items()}
     return {**values, "assign": plan.assign, "floor": plan.floor}
+
+
+def _values(recipe: Recipe, plan: Plan, *left_out: str) -> dict[str, Any]:
+    """Every setting of the recipe, with the boxes' source that was decided on."""
+    values = recipe.model_dump(mode="json", exclude={"images", *left_out})
+    return {**values, "thresholds": {**values["thresholds"], "boxes": plan.boxes}}
 
 
 def _ontology_settings(ontology: Ontology) -> dict[str, Any]:

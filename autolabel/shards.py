@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from autolabel.errors import StoreError
 from autolabel.manifest import write_atomically
@@ -45,6 +47,7 @@ _DETECT = pa.schema(
         ("class_scores", pa.list_(pa.float32())),
     ]
 )
+_BOX = ("x_min", "y_min", "x_max", "y_max")
 _SEGMENT = pa.schema(
     [
         ("mask_height", pa.int32()),
@@ -128,12 +131,16 @@ class Classified:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Annotations of a shard: the proposals they are made of, their ids and labels."""
+    """Annotations of a shard: the proposals they are made of, their ids and labels.
+
+    ``boxes_xyxy`` ``(M, 4)`` px are their boxes; None where all have the detector's.
+    """
 
     proposals: np.ndarray[Any, np.dtype[np.int32]]
     ids: tuple[str, ...]
     label_ids: np.ndarray[Any, np.dtype[np.int32]]
     labels: tuple[str, ...]
+    boxes_xyxy: Float | None = None
 
 
 def encode_table(table: pa.Table, notes: StageNotes) -> bytes:
@@ -241,10 +248,9 @@ def detect_table(detected: Detected) -> pa.Table:
 def read_detect(path: Path, class_count: int) -> Detected:
     """Read a shard's proposals back."""
     table = _read(path)
-    boxes = [table.column(name).to_numpy() for name in ("x_min", "y_min", "x_max", "y_max")]
     return Detected(
         table.column("image").to_numpy().astype(np.int32),
-        np.stack(boxes, axis=1).astype(np.float32) if len(table) else np.zeros((0, 4), np.float32),
+        _boxes(table),
         _matrix(table.column("class_scores"), len(table), class_count),
     )
 
@@ -261,10 +267,14 @@ def segment_table(segmented: Segmented) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_SEGMENT)
 
 
-def read_segment(path: Path) -> Segmented:
-    """Read a shard's masks back."""
+def read_segment(path: Path, wanted: NDArray[np.bool_] | None = None) -> Segmented:
+    """Read a shard's masks back; those not ``wanted`` ``(N,)`` are left out (None), as unpacking them takes time."""
     table = _read(path)
-    heights, widths, counts = (table.column(n).to_pylist() for n in ("mask_height", "mask_width", "mask_counts"))
+    packed = table.column("mask_counts")
+    if wanted is not None:
+        packed = pc.if_else(pa.array(wanted), packed, pa.scalar(None, packed.type))
+    counts = packed.to_pylist()
+    heights, widths = (table.column(n).to_pylist() for n in ("mask_height", "mask_width"))
     masks = tuple(
         None if data is None else Mask(h, w, data) for h, w, data in zip(heights, widths, counts, strict=True)
     )
@@ -306,7 +316,11 @@ def resolve_table(resolved: Resolved) -> pa.Table:
         pa.array(resolved.label_ids, pa.int32()),
         pa.array(resolved.labels, pa.string()),
     ]
-    return pa.Table.from_arrays(columns, schema=_RESOLVE)
+    table = pa.Table.from_arrays(columns, schema=_RESOLVE)
+    if resolved.boxes_xyxy is not None:
+        for place, name in enumerate(_BOX):
+            table = table.append_column(name, pa.array(resolved.boxes_xyxy[:, place], pa.float32()))
+    return table
 
 
 def read_resolve(path: Path) -> Resolved:
@@ -321,6 +335,7 @@ def to_resolved(table: pa.Table) -> Resolved:
         tuple(table.column("id").to_pylist()),
         table.column("label_id").to_numpy().astype(np.int32),
         tuple(table.column("label").to_pylist()),
+        _boxes(table) if _BOX[0] in table.column_names else None,
     )
 
 
@@ -333,6 +348,11 @@ def add_up(notes: Iterable[StageNotes]) -> tuple[float, Counter[str], list[Failu
         failures.extend(noted.failures)
         labels.update(noted.labels)
     return seconds, dropped, failures, labels
+
+
+def _boxes(table: pa.Table) -> Float:
+    boxes: Float = np.stack([table.column(name).to_numpy() for name in _BOX], axis=1).astype(np.float32)
+    return boxes
 
 
 def _lists(matrix: Float, value_type: pa.DataType) -> pa.ListArray:

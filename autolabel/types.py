@@ -97,7 +97,7 @@ class Annotation:
 
     ``phrase_scores`` is the detector's opinion, ``class_probs`` the classifier's (sums to 1); both are ``(K,)``
     over the ontology's classes followed by its negatives. ``score`` is the detector's and ``mask_score`` the
-    segmenter's predicted IoU, both in [0, 1].
+    segmenter's predicted IoU, both in [0, 1]. ``detector_box`` is the detector's own box where ``box`` is the mask's.
     """
 
     id: str
@@ -111,6 +111,12 @@ class Annotation:
     mask: Mask | None = None
     mask_score: float | None = None
     origin: Origin = "model"
+    detector_box: Box | None = None
+
+    @property
+    def proposed_box(self) -> Box:
+        """The detector's own box, whatever ``box`` shows; where a person drew one, that."""
+        return self.detector_box or self.box
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,9 @@ def stored_run(path: Path, images: int, *, boxes: int = 10, shard: int = 16, see
             segmented = Segmented(
                 tuple(_blob(box) for box in detected.boxes_xyxy), rng.uniform(0.6, 1, count).astype(np.float32)
             )
-            resolved, notes = labeling.resolve_shard(here, detected, classified, frozenset(), plan)
+            resolved, notes = labeling.resolve_shard(
+                here, labeling.Staged(detected, segmented, classified), frozenset(), plan
+            )
             folder.add_shard(
                 here,
                 StageNotes(0.01),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autolabel.geometry import box_areas, box_iou, clip_boxes, intersections, suppress
+from autolabel.geometry import box_areas, box_iou, clip_boxes, intersections, mask_boxes, suppress
 from autolabel.types import Float, Mask
 
 EMPTY = np.zeros((0, 4), np.float32)
@@ -31,6 +31,28 @@ def test_clipping_keeps_boxes_inside() -> None:
 def test_iou_of_half_overlapping_squares_is_a_third() -> None:
     iou = box_iou(boxes((0, 0, 2, 2)), boxes((1, 0, 3, 2), (5, 5, 6, 6), (0, 0, 2, 2)))
     assert iou[0].tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+def test_a_masks_box_goes_by_the_edges_of_pixels() -> None:
+    assert mask_boxes([]).shape == (0, 4)
+    pixels = np.zeros((6, 9), np.bool_)
+    empty, whole = Mask.encode(pixels), Mask.encode(~pixels)
+    pixels[4, 3] = True
+    one = Mask.encode(pixels)
+    pixels[5, 8] = True  # the last pixel: its edges are the image's
+    found = mask_boxes([one, None, empty, whole, Mask.encode(pixels)])
+    assert found[[0, 3, 4]].tolist() == [[3, 4, 4, 5], [0, 0, 9, 6], [3, 4, 9, 6]]
+    assert np.isnan(found[[1, 2]]).all()
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_a_masks_box_is_the_smallest_that_holds_its_pixels(pixels: np.ndarray) -> None:
+    (box,) = mask_boxes([Mask.encode(pixels)])
+    rows, columns = np.nonzero(pixels)
+    if len(rows):
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    else:
+        assert np.isnan(box).all()
 
 
 def test_an_inverted_box_has_no_area() -> None:

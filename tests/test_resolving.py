@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,16 @@ from autolabel import packs, runner, shards
 from autolabel.config import Recipe
 from autolabel.dataset import Run
 from autolabel.resolving import Part, resolve_parts
-from autolabel.shards import Detected, Resolved, StageNotes
+from autolabel.shards import Detected, Resolved, Segmented, StageNotes
+from autolabel.stages.resolve import LEAST_FILLED, LEAST_INSIDE, LEAST_MASK_SCORE
 from autolabel.store import RunFolder
+from autolabel.types import Mask
 from tests.conftest import Models, write_pictures
 
 RUN_ID = "6b1f6f0e-8a52-5d0c-9d61-0b6a3b1f2c77"
 
 
-def plan(**thresholds: float) -> runner.Plan:
+def plan(**thresholds: object) -> runner.Plan:
     recipe = Recipe.model_validate(
         {
             "classes": [{"name": "scratch", "min_score": 0.3}, {"name": "dent", "min_area_px": 6.0}],
@@ -42,6 +44,7 @@ def one_by_one(part: Part, plan: runner.Plan) -> tuple[list[tuple[int, str, int]
     """Settle a shard as slowly and plainly as it can be said."""
     found, rejects = [], Counter[str]()
     gates, names = plan.gates, plan.ontology.names
+    shown = [shown_box(part, place) for place in range(len(part.detected.images))]
     for row, image in enumerate(part.images):
         if image is None:
             continue
@@ -50,7 +53,7 @@ def one_by_one(part: Part, plan: runner.Plan) -> tuple[list[tuple[int, str, int]
             scores = part.detected.class_scores[place]
             opinion = scores if part.probs is None else part.probs[place]
             label = int(np.argmax(opinion))
-            x0, y0, x1, y1 = part.detected.boxes_xyxy[place]
+            x0, y0, x1, y1 = shown[place] if plan.boxes == "mask" else part.detected.boxes_xyxy[place]
             area = max(x1 - x0, np.float32(0)) * max(y1 - y0, np.float32(0))
             if not scores.max() >= gates.min_score[label]:
                 rejects["low_score"] += 1
@@ -78,6 +81,20 @@ def one_by_one(part: Part, plan: runner.Plan) -> tuple[list[tuple[int, str, int]
     return found, +rejects
 
 
+def shown_box(part: Part, place: int) -> np.ndarray:
+    """The box around a mask that can be trusted, else the detector's."""
+    own = part.detected.boxes_xyxy[place]
+    mask = part.segmented.masks[place] if part.segmented else None
+    if part.segmented is None or mask is None or not mask.area or part.segmented.scores[place] < LEAST_MASK_SCORE:
+        return own
+    rows, columns = np.nonzero(mask.decode())
+    around = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
+    sides = [max(min(own[i + 2], around[i + 2]) - max(own[i], around[i]), 0) for i in (0, 1)]
+    inside = sides[0] * sides[1] >= LEAST_INSIDE * (around[2] - around[0]) * (around[3] - around[1])
+    filled = sides[0] * sides[1] >= LEAST_FILLED * (own[2] - own[0]) * (own[3] - own[1])
+    return around if inside and filled else own
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> np.float32:
     sides = [max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), np.float32(0)) for i in (0, 1)]
     shared = sides[0] * sides[1]
@@ -99,6 +116,7 @@ def parts(draw: st.DrawFn) -> Part:
         boxes.append([x, y, x + w, y + h])
     tenth = st.integers(0, 10).map(lambda v: v / 10)
     table = st.lists(st.lists(tenth, min_size=3, max_size=3), min_size=count, max_size=count)
+    masks = [draw(shapes()) for _ in range(count)]
     names = [draw(st.one_of(st.none(), st.just((f"{row:064x}", f"line ä/{row}.png")))) for row in range(rows)]
     return Part(
         names,
@@ -108,15 +126,32 @@ def parts(draw: st.DrawFn) -> Part:
             np.array(draw(table), np.float32).reshape(-1, 3),
         ),
         np.array(draw(table), np.float32).reshape(-1, 3),
+        Segmented(tuple(masks), np.array([draw(st.sampled_from([0.3, 0.9])) for _ in masks], np.float32)),
     )
 
 
+@st.composite
+def shapes(draw: st.DrawFn) -> Mask | None:
+    """A mask of one rectangle in 8 × 8 px, empty now and then, or none."""
+    side = st.integers(0, 7)
+    x, y, w, h = draw(st.tuples(side, side, st.integers(0, 5), st.integers(0, 5)))
+    pixels = np.zeros((8, 8), np.bool_)
+    pixels[y : y + h, x : x + w] = True
+    return draw(st.sampled_from([Mask.encode(pixels)] * 4 + [None]))
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.lists(parts(), max_size=4), st.booleans())
-def test_many_shards_at_once_are_what_each_image_is_by_itself(several: list[Part], judged: bool) -> None:
-    several = several if judged else [Part(part.images, part.detected, None) for part in several]
-    for part, (resolved, notes) in zip(several, resolve_parts(several, plan()), strict=True):
-        found, rejects = one_by_one(part, plan())
+@given(st.lists(parts(), max_size=4), st.booleans(), st.sampled_from(["detector", "mask"]))
+def test_many_shards_at_once_are_what_each_image_is_by_itself(several: list[Part], judged: bool, boxes: str) -> None:
+    several = several if judged else [replace(part, probs=None) for part in several]
+    how = plan(boxes=boxes)
+    for part, (resolved, notes) in zip(several, resolve_parts(several, how), strict=True):
+        found, rejects = one_by_one(part, how)
+        if boxes == "mask":
+            assert resolved.boxes_xyxy is not None
+            assert resolved.boxes_xyxy.tolist() == [shown_box(part, p).tolist() for p in resolved.proposals.tolist()]
+        else:
+            assert resolved.boxes_xyxy is None
         assert list(zip(resolved.proposals.tolist(), resolved.ids, resolved.label_ids.tolist(), strict=True)) == found
         assert notes.dropped == rejects
         assert notes.labels == Counter(resolved.labels)
@@ -217,7 +252,19 @@ def test_a_pack_answers_only_for_the_shards_that_are_in_it(tmp_path: Path) -> No
     reader = packs.PackReader()
     for pack, shard, ids in ((found[0], 4, ("a", "b")), (found[0], 5, ()), (found[1], 9, ("a", "b"))):
         assert reader.read(pack, shard).ids == ids
+        assert reader.read(pack, shard).boxes_xyxy is None
     assert packs.list_packs(tmp_path, "other") == ()
+
+
+def test_a_pack_keeps_the_boxes_that_were_settled(tmp_path: Path) -> None:
+    boxes = np.array([[0, 1, 2, 3], [4, 5, 6.5, 7]], np.float32)
+    two = Resolved(np.array([3, 5], np.int32), ("a", "b"), np.array([0, 1], np.int32), ("x", "y"), boxes)
+    nothing = Resolved(np.zeros(0, np.int32), (), np.zeros(0, np.int32), (), boxes[:0])
+    pack = packs.write_pack(tmp_path, "k", {4: (two, StageNotes()), 5: (nothing, StageNotes()), 6: (two, StageNotes())})
+    for shard, wanted in ((4, boxes), (5, boxes[:0]), (6, boxes)):
+        read = packs.PackReader().read(pack, shard).boxes_xyxy
+        assert read is not None
+        assert read.tolist() == wanted.tolist()
 
 
 def test_a_shard_of_its_own_wins_over_a_pack(tmp_path: Path) -> None:

@@ -121,6 +121,22 @@ def test_boxes_of_two_classes_may_overlap_more_than_boxes_of_one() -> None:
     assert settle([[0, 0, 10, 10]] * 2, [[0.6, 0, 0], [0, 0.5, 0]], None).kept.tolist() == [0]
 
 
+def test_two_neighbours_whose_masks_are_the_same_part_stay_two() -> None:
+    """What is one object goes by the detector's boxes; what is too small by the boxes that are shown."""
+    boxes = np.array([[0, 0, 10, 10], [6, 0, 16, 10]], np.float32)
+    shown = np.array([[4, 0, 12, 10], [4, 0, 12, 10]], np.float32)
+    scores = np.array([[0.6, 0, 0], [0.5, 0, 0]], np.float32)
+
+    def kept(min_area_px: float) -> list[int]:
+        limits = gates(min_area_px=min_area_px)
+        values = {"gates": limits, "assign": "detector", "class_count": 2, "settled_xyxy": shown}
+        return resolve(boxes, scores, None, **values).kept.tolist()  # type: ignore[arg-type]
+
+    assert kept(0) == [0, 1]
+    assert kept(80) == [0, 1]
+    assert kept(81) == []
+
+
 def test_a_negative_claims_its_box_and_is_dropped() -> None:
     boxes = [[0, 0, 10, 10], [0, 0, 10, 10]]
     result = settle(boxes, [[0, 0, 0.9], [0, 0.5, 0]], None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import autolabel
 from autolabel.config import Recipe
+from autolabel.geometry import mask_boxes
 from autolabel.stages.tiles import (
     VIEWS_AT_ONCE,
     Tiles,
@@ -181,6 +182,27 @@ def test_masks_from_windows_lie_where_the_thing_is() -> None:
     assert segments.masks[0].decode()[301, 510]
     assert segments.masks[1].decode().sum() == 100
     assert segments.masks[1].decode()[35, 35]
+
+
+class Flood(BrightThings):
+    """A segmenter that leaks into all it is shown."""
+
+    def _segment(self, image: RGB, boxes: Float) -> Segments:
+        return Segments((Mask.encode(np.ones(image.shape[:2], np.bool_)),) * len(boxes), np.ones(len(boxes)))
+
+
+@given(st.integers(101, 400), st.integers(30, 400), st.tuples(*[st.floats(0, 1)] * 4))
+def test_a_mask_from_a_window_never_leaves_the_image(width: int, height: int, at: tuple[float, ...]) -> None:
+    x0, x1 = sorted((int(at[0] * (width - 1)), int(at[1] * width)))
+    y0, y1 = sorted((int(at[2] * (height - 1)), int(at[3] * height)))
+    boxes = np.array([[x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)]], np.float32)
+    image = picture(width, height)
+    (window,), _ = share_windows(boxes, (width, height), 100)
+    (segments,) = segment_in_views(Flood(), [image], [boxes], ON)
+    assert (segments.masks[0].height, segments.masks[0].width) == image.shape[:2]
+    assert mask_boxes(segments.masks).tolist() == [list(window)]
+    assert 0 <= window[0] < window[2] <= width
+    assert 0 <= window[1] < window[3] <= height
 
 
 def test_an_image_without_boxes_costs_the_segmenter_nothing() -> None:

@@ -38,6 +38,11 @@ threshold_options = options(
     click.option("--min-area", "min_area_px", type=click.FloatRange(0), help="Smallest box, px².  [default: 0]"),
     click.option("--nms-iou", type=click.FloatRange(0, 1), help="Overlap that is one object.  [default: 0.5]"),
     click.option(
+        "--boxes",
+        type=click.Choice(["detector", "mask"]),
+        help="Whose box: the detector's, or the mask's where that can be trusted.  [default: the run's; new: mask]",
+    ),
+    click.option(
         "--assign",
         type=click.Choice(["classifier", "detector", "fused"]),
         help="Which model's opinion becomes the label.  [default: classifier]",
@@ -62,7 +67,7 @@ def open_run(path: Path | None) -> Run:
 def recipe_changes(settings: dict[str, Any]) -> dict[str, Any]:
     """Sort flat options into the recipe's tables."""
     changes = dict(settings)
-    names = ("min_score", "min_prob", "min_area_px", "nms_iou")
+    names = ("min_score", "min_prob", "min_area_px", "nms_iou", "boxes")
     changes["thresholds"] = {name: changes.pop(name, None) for name in names}
     changes["tiles"] = {"mode": changes.pop("tiles", None), "size": changes.pop("tile_size", None)}
     changes["proposals"] = {"floor": changes.pop("floor", None)}

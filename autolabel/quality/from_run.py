@@ -52,7 +52,7 @@ def labels_of_run(run: Run) -> Labels:
     for place, item in enumerate(run):
         for one in item.annotations:
             image.append(place)
-            boxes.append(one.box.xyxy)
+            boxes.append(one.proposed_box.xyxy)  # proposals and second looks are detectors' boxes as well
             label.append(one.label_id)
             ids.append(one.id)
             human.append(one.origin == "human")

@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.config import Assign
-from autolabel.geometry import box_areas, box_iou, suppress_ranked
+from autolabel.geometry import box_areas, box_iou, intersections, suppress_ranked
 from autolabel.ontology import Ontology
 from autolabel.types import Float
 
+LEAST_MASK_SCORE: Final = 0.4
+"""A mask gives its annotation a box only if the segmenter expects at least this IoU of it."""
+LEAST_INSIDE: Final = 0.5
+"""Share of the mask's box that must lie in the detector's: what spreads further has leaked out of the object."""
+LEAST_FILLED: Final = 0.25
+"""Share of the detector's box that the mask's must fill: what is smaller is a speck or a piece of the object."""
 FATES = ("kept", "low_score", "low_prob", "too_small", "overlap", "negative")
 _KEPT, _LOW_SCORE, _LOW_PROB, _TOO_SMALL, _OVERLAP, _NEGATIVE = range(len(FATES))
 _BLOCK_PAIRS = 500_000
@@ -85,6 +91,22 @@ def assign_labels(class_scores: Float, class_probs: Float | None, assign: Assign
     return labels
 
 
+def settled_boxes(boxes_xyxy: Float, masks_xyxy: Float, mask_scores: Float) -> Float:
+    """Take each of N boxes from its mask where that can be trusted, else from the detector: ``(N, 4)`` px.
+
+    ``masks_xyxy`` ``(N, 4)`` are the boxes around the masks, NaN where there is none; ``mask_scores`` ``(N,)`` the
+    segmenter's predicted IoU. A detector's box is looser than a good mask, and better than a leak or a speck.
+    """
+    shared = intersections(boxes_xyxy[:, None], masks_xyxy[:, None])[:, 0, 0]
+    trusted = (
+        (mask_scores >= LEAST_MASK_SCORE)
+        & (shared >= LEAST_INSIDE * box_areas(masks_xyxy))
+        & (shared >= LEAST_FILLED * box_areas(boxes_xyxy))
+    )
+    settled: Float = np.where(trusted[:, None], masks_xyxy, boxes_xyxy)
+    return settled
+
+
 def settle(
     images: NDArray[np.integer[Any]],
     boxes_xyxy: Float,
@@ -94,18 +116,21 @@ def settle(
     gates: Gates,
     assign: Assign,
     class_count: int,
+    settled_xyxy: Float | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Settle the N proposals of many images at once: the label of each, and its fate, a place in `FATES`.
 
     ``images`` ``(N,)`` says which image a proposal is of; boxes of different images never meet. ``class_count`` is the
     number of classes that are annotated; label ids from there on are negatives. Negatives compete like any class, so
-    that a reflection claims its box before it is dropped.
+    that a reflection claims its box before it is dropped. ``settled_xyxy`` ``(N, 4)`` px are the boxes that annotations
+    will have, where these are not the detector's: what is too small goes by them. What is one object goes by the
+    detector's boxes, as a mask often fills the same part of two boxes round neighbours.
     """
     labels = assign_labels(class_scores, class_probs, assign)
     scores = class_scores.max(axis=1, initial=0.0)
     fates = np.full(len(labels), _KEPT, np.uint8)
     # From the last gate to the first, so that of several reasons the first stands; what is not a number passes none.
-    fates[~(box_areas(boxes_xyxy) >= gates.min_area_px[labels])] = _TOO_SMALL
+    fates[~(box_areas(boxes_xyxy if settled_xyxy is None else settled_xyxy) >= gates.min_area_px[labels])] = _TOO_SMALL
     if class_probs is not None:
         fates[~(class_probs[np.arange(len(labels)), labels] >= gates.min_prob[labels])] = _LOW_PROB
     fates[~(scores >= gates.min_score[labels])] = _LOW_SCORE
@@ -129,6 +154,7 @@ def resolve(
     gates: Gates,
     assign: Assign,
     class_count: int,
+    settled_xyxy: Float | None = None,
 ) -> Resolution:
     """Turn the proposals of one image into annotations; `settle` says how."""
     labels, fates = settle(
@@ -139,6 +165,7 @@ def resolve(
         gates=gates,
         assign=assign,
         class_count=class_count,
+        settled_xyxy=settled_xyxy,
     )
     kept = np.flatnonzero(fates == _KEPT)
     return Resolution(kept, labels[kept], rejects_of(fates))

@@ -50,6 +50,7 @@ def create(
     min_prob: float | None = None,
     min_area: float | None = None,
     nms_iou: float | None = None,
+    boxes: str | None = None,
     floor: float | None = None,
     batch_size: int | None = None,
     device: str | None = None,
@@ -64,7 +65,13 @@ def create(
     ``run`` is a run folder whose recipe is used. Models are loaded with the first image. Raises AutolabelError that
     names the parameter, its value and the remedy.
     """
-    thresholds = {"min_score": min_score, "min_prob": min_prob, "min_area_px": min_area, "nms_iou": nms_iou}
+    thresholds = {
+        "min_score": min_score,
+        "min_prob": min_prob,
+        "min_area_px": min_area,
+        "nms_iou": nms_iou,
+        "boxes": boxes,
+    }
     changes: dict[str, Any] = {
         "prompt": prompt,
         "models": models,

@@ -60,7 +60,7 @@ def region_embeddings(run: Run) -> dict[str, Float]:
             return {}
         rows = {tuple(box): row for row, box in enumerate(proposals.boxes_xyxy.tolist())}
         for annotation in item.annotations:
-            row = rows.get(annotation.box.xyxy)
+            row = rows.get(annotation.proposed_box.xyxy)
             if row is not None:
                 uid = str(object_id(item.image.path, annotation.id))
                 found[uid] = proposals.embeddings[row].astype(np.float32)
