@@ -22,13 +22,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from autolabel.dataset import Run
+from autolabel.reviewing import Reviewer, load_reviewer
+from tests.fiftyone.sessions import refresh
 from tests.services import launch, stop, unavailable
 
 START_LIMIT_S = 60.0
@@ -100,6 +104,24 @@ def fiftyone(_connected: ModuleType) -> Iterator[ModuleType]:
     _connected.close_app()
     for name in _connected.list_datasets():
         _connected.delete_dataset(name)
+
+
+@pytest.fixture
+def reviewer(fiftyone: ModuleType) -> Reviewer:
+    """FiftyOne as ``autolabel review`` finds it."""
+    return load_reviewer()
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Run]) -> Run:
+    """Six images with two classes."""
+    return make_run(6)
+
+
+@pytest.fixture
+def dataset(fiftyone: ModuleType, reviewer: Reviewer, run: Run) -> Any:
+    """The run as it is shown."""
+    return fiftyone.load_dataset(refresh(reviewer, run).dataset)
 
 
 def mongod() -> str:
