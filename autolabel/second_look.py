@@ -118,4 +118,15 @@ def detector_of(run: Run) -> LazyModel:
             f"the run was made by the detector {made_by}, which is not at hand (the recipe's is {detector.spec}); "
             "pass --second-look off, or --evidence from a detector of your choice"
         )
+    recorded, now = run.manifest.models.get("detector"), detector.info.weights_sha256
+    weights = recorded.weights_sha256 if recorded else None
+    if weights != now:
+        raise ModelError(
+            f"the run was made by {made_by} with the weights {_short(weights)}, and those at hand are {_short(now)}: "
+            "label the images again, or pass --second-look off"
+        )
     return detector
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "of no known hash"

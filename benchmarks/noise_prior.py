@@ -160,8 +160,9 @@ def main() -> None:
                 checked.setdefault(lesson, {})[kind] = asdict(curve)
     if arguments.write:
         path = Path(prior.__file__).with_name(prior.FILE)
-        made_by = Run.open(arguments.fit[0] / "run").manifest.models["detector"]
-        known = {"detector": made_by.weights_sha256, "lessons": lessons, "checked": checked}
+        made_by = Run.open(arguments.fit[0] / "run").manifest.models
+        models = {task: model.weights_sha256 for task, model in made_by.items()}
+        known = {"models": models, "lessons": lessons, "checked": checked}
         path.write_text(json.dumps(known) + "\n")
 
 

@@ -16,7 +16,7 @@ FOLDS = 5
 MOST_ROWS = 8_000
 """A fit of some twenty weights is no better for more rows than these."""
 _STEPS = 12
-_CLASS_RIDGE = 10.0
+_CLASS_RIDGE = 100.0
 """Weight of the pooled curve against a class's own: a class needs about this many rows to leave it."""
 
 

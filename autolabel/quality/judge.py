@@ -50,7 +50,7 @@ def judge(material: Material, options: NoiseOptions, on_step: Callable[[str], No
     if material.own is not None:
         own = own_proposal(labels, material.own.evidence, len(material.pictures))
     alone = material.own is not None and (material.again or not len(material.evidence))
-    if own is not None and alone and (material.bundled or _few(material)):
+    if own is not None and alone and (not material.strangers or _few(material)):
         doubted = _by_prior(material, judged, open_, own)
     elif len(material.evidence):
         evidence_rows = _by_evidence(material, options, judged, open_)
@@ -137,13 +137,19 @@ def _by_prior(material: Material, judged: Judged, open_: Flags, own: Ints) -> Fl
     judged.notes.append(
         "boxes were judged by comparisons learnt on generated pictures with exact labels (off by "
         f"{checked[ANY].error:.0%} on average there)"
-        + ("" if material.bundled else "; they were made with the starter pack: another detector may err otherwise")
+        + (f"; this run's {_listed(material.strangers)} may err otherwise" if material.strangers else "")
     )
     if not material.again:
         judged.notes.append("no second look was taken: 'autolabel noise' takes it, and finds more")
     _box_issues(material, judged, open_, opinions, boxes=boxes, likely=_LIKELY_BY_PRIOR)
     _overlooked_issues(material, judged, opinions, overlooked, likely=_LIKELY_BY_PRIOR)
     return np.asarray(np.sum([boxes.error[kind] for kind in KINDS], axis=0)) >= _LIKELY_BY_PRIOR
+
+
+def _listed(tasks: tuple[str, ...]) -> str:
+    if len(tasks) == 1:
+        return f"{tasks[0]} is another and"
+    return f"{', '.join(tasks[:-1])} and {tasks[-1]} are others and"
 
 
 def _box_issues(

@@ -28,6 +28,7 @@ from autolabel.quality.from_run import (
 )
 from autolabel.quality.judge import judge
 from autolabel.quality.material import Evidence, Labels, Pictures, joined
+from autolabel.quality.prior import strangers
 from autolabel.quality.ragged import Flags
 from autolabel.quality.second_look import read_second_look
 from autolabel.quality.table import IssueRows, Judged, quality_table
@@ -68,7 +69,8 @@ class Material:
 
     ``evidence`` did not make the labels; ``own`` are the proposals that did, None for labels from elsewhere. ``closed``
     ``(I,)`` are images that a person declared complete. ``again`` says that all evidence is a second look by the
-    detector that made the labels, ``bundled`` that this is the starter pack's; ``threshold`` divided its proposals.
+    detector that made the labels; ``threshold`` divided its proposals. ``strangers`` are the run's models that the
+    comparisons of `prior` were not fitted with.
     """
 
     pictures: Pictures
@@ -81,7 +83,7 @@ class Material:
     read: Callable[[int], bytes] | None = None
     notes: tuple[str, ...] = ()
     again: bool = False
-    bundled: bool = False
+    strangers: tuple[str, ...] = ()
     threshold: float = 0.35
 
 
@@ -177,7 +179,7 @@ def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Materi
         reviewed_images(run, pictures),
         _reader(run),
         again=len(second) > 0 and not files,
-        bundled=str(run.manifest.resolved.get("detector", "")).endswith(":starter"),
+        strangers=strangers(run.manifest.models),
         threshold=float(run.manifest.resolved.get("thresholds", {}).get("min_score", 0.35)),
     )
 

@@ -8,6 +8,7 @@ a score counts by its distance from the threshold that divides labels from rejec
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,6 +25,7 @@ from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.opinions import Opinions
 from autolabel.quality.ragged import Ints, Reals, best_place, overlapping
 from autolabel.quality.support import support_of
+from autolabel.types import ModelInfo
 
 Lesson = Literal["own", "own, second look", "others"]
 """Whose labels are judged, and by what: a run's own, without and with a second look; labels from elsewhere."""
@@ -103,6 +105,13 @@ def curves() -> dict[str, dict[str, Reliability]]:
     }
 
 
+def strangers(models: Mapping[str, ModelInfo]) -> tuple[str, ...]:
+    """Name the tasks of a run whose models have other weights than those that the comparisons were fitted with."""
+    known = _read()["models"]
+    weights = {"detector": None} | {task: model.weights_sha256 for task, model in models.items()}
+    return tuple(task for task, digest in weights.items() if digest != known.get(task))
+
+
 @cache
 def load() -> dict[str, dict[str, Logistic]]:
     """Read the fitted regressions, by lesson and kind."""
@@ -115,6 +124,7 @@ def load() -> dict[str, dict[str, Logistic]]:
     }
 
 
+@cache
 def _read() -> dict[str, Any]:
     values: dict[str, Any] = json.loads(files("autolabel.quality").joinpath(FILE).read_text("utf-8"))
     return values

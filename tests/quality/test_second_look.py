@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from autolabel import second_look
 from autolabel.dataset import Run
 from autolabel.errors import ModelError
-from autolabel.loading import already_loaded
+from autolabel.loading import Models, already_loaded
 from autolabel.quality import NoiseOptions, find_noise, read_quality
 from autolabel.quality.from_run import pictures_of
 from autolabel.quality.second_look import looked_at, read_second_look
@@ -83,3 +85,18 @@ def test_a_run_that_was_looked_at_is_judged_by_the_look(make_run):
 def test_a_detector_that_is_not_at_hand_is_named(make_run):
     with pytest.raises(ModelError, match="fake:squares"):
         detector_of(make_run(2))
+
+
+def test_a_detector_with_other_weights_is_refused(make_run, monkeypatch):
+    """The same name with other weights is another detector."""
+    run = make_run(2)
+    trained_again = SquareDetector()
+    trained_again.info = replace(trained_again.info, weights_sha256="f" * 64)
+    for detector in (SquareDetector(), trained_again):
+        models = Models(already_loaded(detector))
+        monkeypatch.setattr(second_look, "models_for", lambda recipe, models=models: models)
+        if detector is trained_again:
+            with pytest.raises(ModelError, match="of no known hash, and those at hand are ffffffffffff"):
+                detector_of(run)
+        else:
+            assert detector_of(run).model is detector
