@@ -48,9 +48,10 @@ class LazyModel:
         """The loaded model; threads that ask for it at once load it once."""
         with self._lock:
             if not self._loaded:
-                started = time.perf_counter()
-                self._loaded.append(self._load())
-                self.load_seconds = time.perf_counter() - started
+                with _LOADING:
+                    started = time.perf_counter()
+                    self._loaded.append(self._load())
+                    self.load_seconds = time.perf_counter() - started
             return self._loaded[0]
 
     @property

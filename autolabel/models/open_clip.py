@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import open_clip
 import torch
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch.nn import functional as F
 
 from autolabel.errors import ModelError
@@ -47,8 +49,6 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
     ``background`` (keep, blur, grey), ``templates`` (separated by "|", each with one {}), ``batch`` (crops),
     ``weights`` (a checkpoint file for a bare architecture).
     """
-    import open_clip
-
     found = locate(ref, runtime)
     if Options(ref).text("weights", ""):
         return _from_file(ref, runtime, found.weights[0])
@@ -63,8 +63,6 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
 
 
 def _from_file(ref: ModelRef, runtime: Runtime, weights: Path) -> ClipClassifier:
-    import open_clip
-
     architecture = ref.reference
     if architecture not in open_clip.list_models():
         raise ModelError(f"{ref}: open_clip has no architecture {architecture!r}")
@@ -77,8 +75,6 @@ def _from_file(ref: ModelRef, runtime: Runtime, weights: Path) -> ClipClassifier
 
 
 def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defaults: dict[str, str]) -> ClipClassifier:
-    import open_clip
-
     runtime = Runtime(info.device, info.dtype)
     options = Options(ref, defaults)
     options.text("weights", "")
@@ -104,9 +100,6 @@ def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defa
 
 def hub_ref(ref: ModelRef) -> ModelRef:
     """Replace ``ARCHITECTURE/TAG`` and open_clip's own prefixes by the repository or folder they stand for."""
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
     reference = ref.reference.removeprefix("hf-hub:").removeprefix("local-dir:")
     architecture, _, tag = reference.partition("/")
     if architecture not in open_clip.list_models() or Path(reference).exists():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from autolabel.errors import AutolabelError, ModelError
-from autolabel.models.imports import import_torchvision
+from autolabel.models.imports import heavy_imports_later, import_light
 from autolabel.models.sets import SET_NAMES, named_set
 from autolabel.models.specs import parse_spec
 from autolabel.protocols import ENTRY_POINT_GROUPS, Classifier, Detector, ModelRef, Runtime, Segmenter, Task
@@ -84,9 +85,10 @@ def load(task: Task, ref: ModelRef | str, runtime: Runtime) -> Detector | Segmen
         raise ModelError(f"{task} backend {ref.backend!r} is offered by {owners}; uninstall one of them")
     backend, point = matches[0]
     if backend.builtin:
-        import_torchvision()
+        import_light(point.module)
     try:
-        model = _make(point.load(), ref, runtime)
+        with heavy_imports_later() if backend.builtin else nullcontext():
+            model = _make(point.load(), ref, runtime)
     except AutolabelError:
         raise
     except Exception as error:
