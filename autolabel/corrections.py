@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autolabel import shards
+from autolabel import columns, shards
 from autolabel.errors import StoreError
 from autolabel.geometry import box_iou, intersections
 from autolabel.ontology import LabelClass, Ontology, normalise
@@ -62,7 +62,7 @@ def write_decisions(run: Path, source: str, decisions: Iterable[Decision]) -> Pa
     folder.mkdir(exist_ok=True)
     rows = [_to_row(replace(decision, source=source)) for decision in decisions]
     path = folder / f"{source_slug(source)}.parquet"
-    shards.write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA), shards.StageNotes())
+    shards.write_table(path, columns.table(rows, _SCHEMA), shards.StageNotes())
     return path
 
 

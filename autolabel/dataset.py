@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from autolabel import corrections, shards
+from autolabel import columns, corrections, shards
 from autolabel.config import BoxSource
 from autolabel.corrections import Decision, ImageDecisions
 from autolabel.errors import StoreError, UsageError
@@ -159,7 +159,7 @@ class Run:
     def to_table(self) -> pa.Table:
         """Return all annotations as one Arrow table: a row for each, both opinions, the mask as COCO RLE."""
         rows = [_table_row(item.image, annotation) for item in self for annotation in item.annotations]
-        return pa.Table.from_pylist(rows, schema=_TABLE)
+        return columns.table(rows, _TABLE)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return all annotations as a pandas data frame; columns as in `to_table`."""

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autolabel import columns
 from autolabel.errors import StoreError
 from autolabel.manifest import write_atomically
 from autolabel.types import Box, LabelIssue
@@ -39,7 +40,7 @@ SCHEMA = pa.schema(
 
 def write_issues(run: Path, issues: Iterable[LabelIssue] | pa.Table, notes: Mapping[str, Any]) -> Path:
     """Replace a run's label issues, atomically; ``notes`` (JSON) say how they were found."""
-    table = issues if isinstance(issues, pa.Table) else pa.Table.from_pylist([_row(i) for i in issues], schema=SCHEMA)
+    table = issues if isinstance(issues, pa.Table) else columns.table([_row(i) for i in issues], SCHEMA)
     table = table.sort_by("quality").replace_schema_metadata({_META: json.dumps(dict(notes)).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
@@ -53,7 +54,8 @@ def read_issues_table(run: Path) -> pa.Table:
     if not path.is_file():
         return SCHEMA.empty_table()
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return file.read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(f"{path} is damaged ({error}); 'autolabel noise' makes it again") from None
 

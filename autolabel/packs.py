@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from autolabel import shards
+from autolabel import columns, shards
 from autolabel.errors import StoreError
 from autolabel.shards import Resolved, StageNotes
 
@@ -54,7 +54,7 @@ def write_pack(run: Path, key: str, answers: Mapping[int, tuple[Resolved, StageN
     numbers = list(answers)
     table = pa.concat_tables([shards.resolve_table(resolved) for resolved, _ in answers.values()])
     counts = [len(resolved.proposals) for resolved, _ in answers.values()]
-    table = table.append_column("shard", pa.array(np.repeat(np.array(numbers, np.int32), counts)))
+    table = table.append_column("shard", columns.numbers(np.repeat(np.array(numbers, np.int32), counts), pa.int32()))
     notes = {str(number): noted.to_dict() for number, (_, noted) in answers.items()}
     path = folder / f"{numbers[0]:06d}-{numbers[-1]:06d}.parquet"
     shards.write_file(path, table.combine_chunks(), json.dumps(notes, ensure_ascii=False).encode())
@@ -78,7 +78,7 @@ class PackReader:
         held = self._held
         if held is None or held[0] != pack.path:
             table = shards.read_file(pack.path)
-            held = self._held = pack.path, table, table.column("shard").to_numpy()
+            held = self._held = pack.path, table, columns.to_numpy(table.column("shard"))
         start, end = np.searchsorted(held[2], [shard, shard + 1]).tolist()
         return shards.to_resolved(held[1].slice(start, end - start))
 

@@ -9,6 +9,7 @@ from autolabel.engine.sequential import SequentialEngine
 from autolabel.engine.workers import Seat, WorkersEngine, cpu_seats, gpu_seats
 from autolabel.errors import ConfigError
 from autolabel.loading import Models
+from autolabel.models.runtime import cuda_devices
 
 
 def choose(setup: Setup, models: Models) -> Engine:
@@ -50,9 +51,3 @@ def seats_for(device: str | None, workers: int | None, gpus: int) -> tuple[Seat,
         raise ConfigError(f"workers = {workers} cannot share device = {device!r}; leave one of the two settings out")
     return cpu_seats(workers, device)
 
-
-def cuda_devices() -> int:
-    """CUDA devices that torch can use here."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolabel.errors import ModelError
@@ -35,23 +36,50 @@ def pick_runtime(
     Raises ModelError for a device that is not there or a dtype that is not known. ``offline`` is also set by
     ``HF_HUB_OFFLINE``.
     """
-    import torch
-
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": cuda_devices() > 0, "mps": _has_mps()}
     if device in (None, "auto"):
         device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     kind, _, index = device.partition(":") if device else ("", "", "")
     if not available.get(kind, False):
         there = ", ".join(name for name, ok in available.items() if ok)
         raise ModelError(f"device {device!r} is not available here; available: {there}")
-    if kind == "cuda" and index and (not index.isdecimal() or int(index) >= torch.cuda.device_count()):
-        raise ModelError(f"device {device!r} is not available here; CUDA devices: {torch.cuda.device_count()}")
+    if kind == "cuda" and index and (not index.isdecimal() or int(index) >= cuda_devices()):
+        raise ModelError(f"device {device!r} is not available here; CUDA devices: {cuda_devices()}")
     if dtype is None:
         dtype = "float16" if kind == "cuda" else "float32"
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     environment = os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
     return Runtime(str(device), dtype, offline or environment, cpu)
+
+
+def cuda_devices() -> int:
+    """CUDA devices that torch can use here; where no driver is installed torch, which takes seconds, is not asked."""
+    if _no_driver():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    if sys.platform != "darwin":
+        return False
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+@cache
+def _no_driver() -> bool:
+    """Tell whether there is surely no GPU for torch: neither NVIDIA's driver nor AMD's. Elsewhere torch must say."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    return False
 
 
 def on_gpu(runtime: Runtime) -> bool:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from autolabel.errors import ModelError
-from autolabel.models import doctor
+from autolabel.models import doctor, runtime
 from autolabel.models.catalogue import catalogue
 from autolabel.models.runtime import forward_pass, helpers, keep_memory, pick_runtime
 from autolabel.protocols import Runtime
@@ -33,12 +33,26 @@ def test_what_is_not_there_is_an_error(device, dtype, says):
 
 
 def test_a_cuda_device_runs_in_float16(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runtime, "_no_driver", lambda: False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert pick_runtime() == Runtime("cuda", "float16", False)
     with pytest.raises(ModelError, match="CUDA devices: 1"):
         pick_runtime("cuda:1")
     assert pick_runtime("cuda:0", "float32").dtype == "float32"
+
+
+def test_without_a_driver_nobody_asks_torch_for_gpus():
+    code = """
+import sys
+from autolabel.models import runtime
+runtime._no_driver = lambda: True
+assert runtime.cuda_devices() == 0
+if sys.platform == "linux":
+    assert runtime.pick_runtime().device == "cpu"
+    assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_memory_is_kept_only_by_glibc_and_only_if_nobody_decided_otherwise(monkeypatch: pytest.MonkeyPatch):
