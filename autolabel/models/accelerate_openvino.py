@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Infer = Callable[[Sequence[Any]], "Arrays"]
 CACHE_VARIABLE = "AUTOLABEL_CACHE"
-_LAYOUT = 1  # of the graphs' inputs: a change here makes what is stored out of date
+_LAYOUT = 2  # of the graphs and their inputs: a change here makes what is stored out of date
 _KEPT_BYTES = 8_000_000_000
 _ABANDONED_S = 24 * 3600.0
 _NICE = 5

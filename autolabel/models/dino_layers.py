@@ -1,0 +1,164 @@
+"""The two dearest layers of transformers' Grounding DINO in forms that cost less and answer the same, up to rounding.
+
+Fusion (Grounding DINO, arXiv 2303.05499) attends between tens of thousands of places of an image and a dozen words, and
+projects each place to the attention's width three times. Products are associative: it is the words that are projected
+here, both ways, so that a place is multiplied with 4 x words columns instead of 1024.
+
+Deformable attention (Deformable DETR, arXiv 2010.04159) is a weighted sum of rows: for each query and head the four
+neighbours of every sampled point. On a CPU `embedding_bag` does just that, reading a head's features as one row, where
+`grid_sample` gathers number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+_LIMIT = 50_000
+"""The package's bound of attention weights before a softmax, for float16."""
+_QUERIES = 512
+"""Queries of one sum: what is worked out for them stays in a core's cache."""
+_MOST_ROWS = 2**31 - 1
+"""Rows are counted in 32 bits, half of what 64 take to write and read."""
+
+Sizes = Sequence[tuple[int, int]]
+"""Height and width of each level of features."""
+Fused = tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def quicken(model: torch.nn.Module) -> int:
+    """Replace the layers of a transformers model in place; returns how many."""
+    count = 0
+    for module in model.modules():
+        name = type(module).__name__
+        if name.endswith("BiMultiHeadAttention"):
+            module.forward = partial(fused, module)
+        elif name == "MultiScaleDeformableAttention":
+            module.forward = partial(_sampled, module.forward)
+        else:
+            continue
+        count += 1
+    return count
+
+
+def fused(
+    module: Any,
+    vision_features: torch.Tensor,
+    text_features: torch.Tensor,
+    vision_attention_mask: torch.Tensor | None = None,
+    text_attention_mask: torch.Tensor | None = None,
+) -> Fused:
+    """Let ``(B, N, C)`` places and ``(B, T, C)`` words attend to each other, as the package's ``module`` does.
+
+    Masks ``(B, N)`` and ``(B, T)`` are true where there is nothing. Returns each side's answer, ``(B, N, C)`` and
+    ``(B, T, C)``, with its weights ``(B, heads, N, T)`` and ``(B, heads, T, N)``.
+    """
+    heads, width, batch, words = module.num_heads, module.head_dim, len(text_features), text_features.shape[1]
+    query, query_bias = _by_head(module.vision_proj, heads)
+    value, value_bias = _by_head(module.values_vision_proj, heads)
+    keys = _split(module.text_proj(text_features), heads) * module.scale
+    columns = (keys @ query).flatten(1, 2).transpose(1, 2)
+    offsets = (keys @ query_bias[..., None]).flatten(1)
+    weights = torch.baddbmm(offsets[:, None], vision_features, columns)
+    weights = (weights - weights.max()).clamp(-_LIMIT, _LIMIT)
+
+    places = weights.transpose(1, 2)
+    places = (places - places.amax(dim=-1, keepdim=True)).clamp(-_LIMIT, _LIMIT)
+    if vision_attention_mask is not None:
+        places = places.masked_fill(vision_attention_mask[:, None], float("-inf"))
+    text_weights = places.softmax(dim=-1)
+    # The weights of a word add up to 1, so the values' bias may be added after the sum.
+    seen = (text_weights @ vision_features).view(batch, heads, words, -1)
+    to_text = seen @ value.transpose(1, 2) + value_bias[:, None]
+    text = module.out_text_proj(to_text.transpose(1, 2).flatten(2))
+
+    weights = weights.view(batch, -1, heads, words)
+    if text_attention_mask is not None:
+        weights = weights.masked_fill(text_attention_mask[:, None, None], float("-inf"))
+    vision_weights = weights.softmax(dim=-1)
+    out = module.out_vision_proj.weight.view(-1, heads, width).permute(1, 2, 0)
+    rows = (_split(module.values_text_proj(text_features), heads) @ out).flatten(1, 2)
+    vision = torch.baddbmm(module.out_vision_proj.bias.expand(batch, 1, -1), vision_weights.flatten(2), rows)
+    return (vision, vision_weights.transpose(1, 2)), (text, text_weights.view(batch, heads, words, -1))
+
+
+def _split(features: torch.Tensor, heads: int) -> torch.Tensor:
+    """From ``(B, T, heads * D)`` to ``(B, heads, T, D)``."""
+    return features.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _by_head(layer: Any, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights ``(heads, D, C)`` and bias ``(heads, D)`` of a linear layer."""
+    return layer.weight.view(heads, -1, layer.weight.shape[1]), layer.bias.view(heads, -1)
+
+
+def _sampled(grid_sample: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+    """Stand in for the package's own function, and call it for what `sampled` is not made for."""
+    value, _, sizes_hw, _, locations, weights, _ = arguments
+    rows = value.shape[0] * value.shape[2] * sum((h + 2) * (w + 2) for h, w in sizes_hw)
+    if (
+        value.device.type == "cpu"
+        and value.dtype == locations.dtype == weights.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and rows <= _MOST_ROWS
+        and bool(locations.sum().isfinite())  # what is no number has no row
+    ):
+        return sampled(value, sizes_hw, locations, weights)
+    return grid_sample(*arguments)
+
+
+def sampled(value: torch.Tensor, sizes_hw: Sizes, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sum features of ``(B, S, heads, D)`` at points between places, bilinearly, 0 outside: ``(B, Q, heads * D)``.
+
+    ``locations`` is ``(B, Q, heads, L, P, 2)`` x and y relative to each level, ``weights`` ``(B, Q, heads, L, P)``.
+    """
+    batch, _, heads, width = value.shape
+    queries, _, levels, points, _ = locations.shape[1:]
+    table = _framed(value, sizes_hw)
+    size_wh = torch.tensor([(w, h) for h, w in sizes_hw], dtype=torch.float32)[:, None]
+    line = torch.tensor([(w + 2) * heads for _, w in sizes_hw], dtype=torch.int32)[:, None]
+    begins = [0]
+    for height, length in sizes_hw:
+        begins.append(begins[-1] + (height + 2) * (length + 2))
+    # The row of place (0, 0), which lies within the frame: (heads, L, 1), and (B, 1, heads, L, 1) with the image's.
+    first = torch.tensor(begins[:-1], dtype=torch.int32)[:, None] * heads + line + heads
+    first = first + torch.arange(heads, dtype=torch.int32)[:, None, None]
+    first = first + (torch.arange(batch, dtype=torch.int32) * (begins[-1] * heads)).view(-1, 1, 1, 1, 1)
+    sums = []
+    for start in range(0, queries, _QUERIES):
+        part = slice(start, start + _QUERIES)
+        place = torch.minimum((locations[:, part] * size_wh - 0.5).clamp_(min=-1), size_wh)
+        # The last column and line that have a neighbour are those before the frame's.
+        low = torch.minimum(place.floor(), size_wh - 1)
+        right, down = (place - low).unbind(-1)
+        column, row = low.to(torch.int32).unbind(-1)
+        corner = column * heads + row * line + first
+        lower = weights[:, part] * down
+        upper = weights[:, part] - lower
+        upper_right, lower_right = upper * right, lower * right
+        shares = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), -1)
+        corners = torch.stack((corner, corner + heads, corner + line, corner + (line + heads)), -1)
+        bags = (-1, levels * points * 4)
+        part_sums = F.embedding_bag(corners.view(bags), table, per_sample_weights=shares.view(bags), mode="sum")
+        sums.append(part_sums.view(batch, -1, heads * width))
+    return torch.cat(sums, 1)
+
+
+def _framed(value: torch.Tensor, sizes_hw: Sizes) -> torch.Tensor:
+    """Put a frame of zeros round each level, so that a neighbour outside of the image is a row like others.
+
+    Returns ``(B * sum((h + 2) * (w + 2)) * heads, D)``, a row for each head's features.
+    """
+    batch, _, heads, width = value.shape
+    framed = value.new_zeros((batch, sum((h + 2) * (w + 2) for h, w in sizes_hw), heads * width))
+    start = begin = 0
+    for height, length in sizes_hw:
+        level = framed[:, begin : begin + (height + 2) * (length + 2)].view(batch, height + 2, length + 2, -1)
+        level[:, 1:-1, 1:-1] = value[:, start : start + height * length].reshape(batch, height, length, -1)
+        start, begin = start + height * length, begin + (height + 2) * (length + 2)
+    return framed.view(-1, width)
