@@ -39,7 +39,8 @@ class Ahead(Generic[T]):
     def take(self, least: int, most: int, most_bytes: int) -> list[T]:
         """Wait until ``least`` values are ready, or ``most_bytes``, or all, and return what there is.
 
-        At most ``most`` values, and of ``most_bytes`` together unless the first alone has more; none after the last.
+        At most ``most`` values, or half as many again where no others follow, and of ``most_bytes`` together unless the
+        first alone has more; none after the last.
         """
         with self._changed:
             self._changed.wait_for(
@@ -47,6 +48,8 @@ class Ahead(Generic[T]):
             )
             if not self._ready and self._error is not None:
                 raise self._error
+            if self._ended and len(self._ready) <= most + most // 2:
+                most = len(self._ready)
             taken: list[T] = []
             size = 0
             while self._ready and len(taken) < most and (not taken or size + self._ready[0][1] <= most_bytes):

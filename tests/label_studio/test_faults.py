@@ -7,12 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 import autolabel
 from autolabel.connect import PushOptions
 from autolabel.errors import AutolabelError
+from autolabel.issues import write_issues
+from autolabel.types import LabelIssue
 from autolabel_connectors.label_studio import LabelStudioConnector
 from autolabel_connectors.label_studio.http import Patience
 from tests.label_studio.fault_proxy import FAULTS, Fault, FaultProxy, at, first_time
@@ -199,6 +202,78 @@ def test_who_begins_to_work_during_a_push_keeps_what_they_were_shown(proxy, labe
     if what == "annotates":
         found = sorted(c.action for c in autolabel.Run.open(run.path).corrections() if c.path == "001.png")
         assert found == ["accepted", "deleted"]
+
+
+def doubt(run: autolabel.Run, path: str) -> None:
+    item = run[path]
+    write_issues(run.path, [LabelIssue("overlooked", path, item.image.id, 0.4, True, "a dent at the left")], {})
+
+
+def test_what_others_write_into_a_tasks_data_during_a_push_stays(proxy, label_studio, make_run):
+    through, direct = hurt(proxy, label_studio)
+    run = make_run(3)
+    write_issues(run.path, [], {})
+    push(through, run, order="noisiest")
+    before = direct.task("001.png")
+    doubt(run, "001.png")
+
+    def work(place: int) -> None:
+        # The pages of the project are read already; what we write follows.
+        if proxy.requests[place - 1].startswith(f"GET /api/tasks/{before['id']}/") and "owner" not in before["data"]:
+            before["data"]["owner"] = "Anna"
+            direct.send("PATCH", f"/api/tasks/{before['id']}/", {"data": before["data"]})
+
+    proxy.before = work
+    push(through, run, order="noisiest")
+    proxy.before = lambda place: None
+    data = direct.task("001.png")["data"]
+    assert (data["owner"], data["priority"]) == ("Anna", 0.6)
+    assert "a dent at the left" in data["autolabel_notes"]
+
+
+def test_a_task_deleted_while_it_is_updated_is_left_out(proxy, label_studio, make_run):
+    through, direct = hurt(proxy, label_studio)
+    push(through, make_run(4))
+    lost = direct.task("001.png")
+
+    def work(place: int) -> None:
+        if "PATCH /api/predictions" in proxy.requests[place - 1]:
+            proxy.before = lambda place: None
+            direct.send("DELETE", f"/api/tasks/{lost['id']}/")
+
+    proxy.before = work
+    run = make_run(4, thresholds={"min_score": 0.43})
+    report = push(through, run)
+    assert any("stay deleted" in warning for warning in report.warnings)
+    assert [task["data"]["path"] for task in direct.tasks()] == ["000.png", "002.png", "003.png"]
+    assert push(through, run).changes == ()
+
+
+def test_nothing_is_uploaded_while_tasks_are_made(proxy, label_studio, make_run, monkeypatch):
+    from autolabel_connectors.label_studio import additions
+    from autolabel_connectors.label_studio import push as pushing
+    from autolabel_connectors.label_studio.session import Session
+
+    monkeypatch.setattr(pushing, "Session", partial(Session, limit=3))
+    for name in ("FIRST_UPLOADS", "MORE_UPLOADS"):
+        monkeypatch.setattr(additions, name, 1)
+    through, direct = hurt(proxy, label_studio)
+    under_way: set[int] = set()
+    met: list[str] = []
+
+    def begin(place: int) -> None:
+        request = proxy.requests[place - 1]
+        if request.startswith("POST") and "/import" in request:
+            under_way.add(place)
+            if any("return_task_ids" in proxy.requests[one - 1] for one in under_way) and len(under_way) > 1:
+                met.append(request)
+
+    proxy.before, proxy.after = begin, under_way.discard
+    run = make_run(9)
+    push(through, run)
+    assert sum("return_task_ids" in request for request in proxy.requests) == 3
+    assert met == []
+    assert_exact(direct, run)
 
 
 @pytest.mark.slow

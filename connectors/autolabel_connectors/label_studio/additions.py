@@ -1,14 +1,15 @@
 """Tasks for images that have none in the project yet: composed ahead, sent in bulk calls, recorded meanwhile.
 
-One call is under way at a time: Label Studio's own database takes one writer, and a second call waits for it longer
-than it would have to. While the server works on a call, the next one is composed in a thread, and the receipts of the
-last one are written in another.
+One call is under way at a time, and no upload beside it: Label Studio's own database takes one writer, and a second one
+waits longer than it would have to, or is refused. While the server works on a call, the next one is composed in a
+thread, and the receipts of the last one are written in another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -20,17 +21,19 @@ from autolabel.types import AnnotatedImage, Image
 from autolabel_connectors.ahead import Ahead
 from autolabel_connectors.label_studio.compose import Wanted
 from autolabel_connectors.label_studio.http import TooLargeError, UnsureError
-from autolabel_connectors.label_studio.session import Session, count_regions
+from autolabel_connectors.label_studio.session import WINDOW, Session, count_regions
 from autolabel_connectors.ranking import priority
 
 if TYPE_CHECKING:
     from autolabel_connectors.label_studio.existing import Existing
     from autolabel_connectors.label_studio.media import Shown
 
-FIRST = 200
-"""A first call may be small, so that the server has something to do early; what follows is composed meanwhile."""
+LEAST = 64
+"""A call may be this small, so that the server has something to do early; what follows is composed meanwhile."""
 
-UPLOADED_AHEAD = 100
+FIRST_UPLOADS, MORE_UPLOADS = 25, 100
+"""Images that are uploaded together: a few at first, for the same reason."""
+
 MAX_BYTES = 16 * 2**20
 _ROOM_BYTES = 4 * MAX_BYTES
 _MOST_HELD = 20_000
@@ -57,6 +60,7 @@ class Additions:
     def __init__(self, session: Session, existing: Existing) -> None:
         self._session, self._existing = session, existing
         self._deleted = 0
+        self._closed = False
         self._beside = ThreadPoolExecutor(1, "receipts")
         self._written: Future[None] | None = None
         self._ahead = Ahead(self._made_ready(), _ROOM_BYTES)
@@ -71,6 +75,7 @@ class Additions:
 
     def close(self) -> None:
         """Compose no more, and have all receipts written."""
+        self._closed = True
         self._ahead.close()
         self._beside.shutdown()
         self._wait()
@@ -81,7 +86,7 @@ class Additions:
 
     def preview(self) -> None:
         """Say what would be made."""
-        while ready := self._ahead.take(1, FIRST, MAX_BYTES):
+        while ready := self._ahead.take(1, WINDOW, MAX_BYTES):
             for one in ready:
                 self._session.account.tell("create task", one.wanted.image.path, count_regions(len(one.wanted.marks)))
         self._tell_deleted()
@@ -89,7 +94,7 @@ class Additions:
     def send(self) -> int:
         """Make the tasks, in the order asked for; returns how many were sent."""
         session, sent = self._session, 0
-        while ready := self._ahead.take(session.limit if session.uploads else FIRST, session.limit, MAX_BYTES):
+        while ready := self._ahead.take(session.limit if session.uploads else LEAST, session.limit, MAX_BYTES):
             for window, ids in self._made(ready):
                 sent += len(window)
                 self._wait()
@@ -101,26 +106,18 @@ class Additions:
 
     def _made_ready(self) -> Iterator[tuple[_Ready, int]]:
         """Compose tasks, and begin to upload their images; each with its size in bytes."""
-        batch: list[tuple[_Ready, int]] = []
+        pending: list[Image] = []
         for item in self._lacking():
             wanted = self._session.composer.compose(item)
             predictions = b',"predictions":[%b]' % to_json(wanted.prediction) if wanted.result else b""
-            one = _Ready(wanted, predictions), 200 + len(predictions)
-            if self._session.uploads is None:
-                yield one
-                continue
-            batch.append(one)
-            if len(batch) == UPLOADED_AHEAD:
-                yield from self._uploading(batch)
-                batch = []
-        if batch:
-            yield from self._uploading(batch)
-
-    def _uploading(self, batch: Sequence[tuple[_Ready, int]]) -> Sequence[tuple[_Ready, int]]:
-        uploads = self._session.uploads
-        if uploads is not None and not self._session.dry:
-            uploads.prepare([one.wanted.image for one, _ in batch])
-        return batch
+            yield _Ready(wanted, predictions), 200 + len(predictions)
+            pending.append(item.image)
+            uploads = None if self._session.dry else self._session.uploads
+            if uploads and len(pending) >= (MORE_UPLOADS if uploads.coming else FIRST_UPLOADS):
+                uploads.prepare(pending)
+                pending = []
+        if not self._session.dry and self._session.uploads:
+            self._session.uploads.prepare(pending)
 
     def _lacking(self) -> Iterator[AnnotatedImage]:
         session, existing = self._session, self._existing
@@ -150,6 +147,8 @@ class Additions:
         ranked: list[tuple[float, str]] = []
         held: dict[str, AnnotatedImage] = {}
         for item in session.run:
+            if self._closed:
+                return iter(())
             doubts = session.issues.get(item.image.path, ())
             ranked.append((-priority(item, doubts, session.options.order), item.image.path))
             if len(held) < _MOST_HELD:
@@ -196,13 +195,14 @@ class Additions:
         """Send one request; returns the tasks' numbers in order, none where the request was too large."""
         session = self._session
         try:
-            answer = session.api.request(
-                "POST",
-                f"/api/projects/{session.project.id}/import",
-                params={"return_task_ids": "true"},
-                content=body,
-                doing=f"make {len(window)} tasks",
-            )
+            with session.uploads.turns.alone() if session.uploads else nullcontext():
+                answer = session.api.request(
+                    "POST",
+                    f"/api/projects/{session.project.id}/import",
+                    params={"return_task_ids": "true"},
+                    content=body,
+                    doing=f"make {len(window)} tasks",
+                )
         except TooLargeError:
             if len(window) == 1:
                 raise

@@ -82,12 +82,6 @@ class Composer:
     _validator: LabelInterface | None = None
     _proven: set[tuple[Any, ...]] = field(default_factory=set)
 
-    def use(self, controls: Controls, label_config: str) -> None:
-        """Write for a project as it is, rather than as it was planned."""
-        if (controls, label_config) != (self.controls, self.label_config):
-            self.controls, self.label_config = controls, label_config
-            self._validator, self._proven = None, set()
-
     def compose(self, item: AnnotatedImage) -> Wanted:
         """Write one image's prediction; raises AutolabelError where the server would drop a part of it."""
         image = item.image

@@ -3,18 +3,21 @@
 A prediction that differs is changed by its id, one request each: the server has none for many, and to delete it and
 make another would refuse the work of a person who has the task open at that moment. What was changed is read again.
 Where a person began to work on a task just then, the prediction is put back: it is what that person was shown.
+
+A task's data can only be replaced as a whole, and on no condition. So it is read once more right before, or what
+somebody else wrote there since the project was compared would be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from autolabel_connectors.label_studio.compose import Wanted
-from autolabel_connectors.label_studio.http import UnsureError
+from autolabel_connectors.label_studio.http import MissingError, UnsureError
 from autolabel_connectors.label_studio.remote import PAGE, RemoteTask, chunks, read_tasks
 from autolabel_connectors.label_studio.session import Session, count_regions
 from autolabel_connectors.receipts import Receipt
@@ -24,12 +27,18 @@ _Call = tuple[str, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What one task lacks: requests, and ``bare`` where a prediction is missing altogether."""
+    """What one task lacks: fields of its data, requests, and ``bare`` where a prediction is missing altogether."""
 
     task: RemoteTask
     wanted: Wanted
+    extra: Mapping[str, Any] = field(default_factory=dict)
     calls: tuple[_Call, ...] = ()
     bare: bool = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything has to be sent."""
+        return bool(self.extra or self.calls or self.bare)
 
 
 def find_edit(session: Session, task: RemoteTask, wanted: Wanted) -> Edit:
@@ -39,7 +48,6 @@ def find_edit(session: Session, task: RemoteTask, wanted: Wanted) -> Edit:
     extra = {name: value for name, value in wanted.extra.items() if task.data.get(name, "") != value}
     if extra:
         tell("update task", path, ", ".join(extra), key=path)
-        calls.append(("PATCH", f"/api/tasks/{task.id}/", {"data": {**task.data, **extra}}))
     main, *spare = task.ours or (None,)
     for twin in spare:
         assert twin is not None
@@ -51,7 +59,7 @@ def find_edit(session: Session, task: RemoteTask, wanted: Wanted) -> Edit:
     elif main is not None and not wanted.held_by(main):
         tell("update prediction", path, _what_changed(main, wanted), key=path)
         calls.append(("PATCH", f"/api/predictions/{main['id']}/", wanted.prediction))
-    return Edit(task, wanted, tuple(calls), bare)
+    return Edit(task, wanted, extra, tuple(calls), bare)
 
 
 def send_edits(session: Session, edits: Sequence[Edit], pool: Executor) -> int:
@@ -59,16 +67,27 @@ def send_edits(session: Session, edits: Sequence[Edit], pool: Executor) -> int:
 
     Raises UnsureError where the server holds something else afterwards.
     """
-    calls = [call for edit in edits for call in edit.calls]
-    for sent in [pool.submit(session.api.request, method, path, body=body) for method, path, body in calls]:
-        sent.result()
     bare = [edit for edit in edits if edit.bare]
-    for batch in chunks(bare, session.limit):
-        _add_predictions(session, batch)
-    changed = [edit for edit in edits if edit.calls or edit.bare]
+    try:
+        for sent in [pool.submit(_send, session, edit) for edit in edits if edit.extra or edit.calls]:
+            sent.result()
+        for batch in chunks(bare, session.limit):
+            _add_predictions(session, batch)
+    except MissingError as error:
+        raise UnsureError(f"{error}; somebody deleted it meanwhile") from None
+    changed = [edit for edit in edits if edit.needed]
     taken = {task for batch in chunks(changed, PAGE) for task in _checked(session, batch)}
     _put_receipts(session, [edit for edit in edits if edit.task.id not in taken])
     return len(bare)
+
+
+def _send(session: Session, edit: Edit) -> None:
+    if edit.extra:
+        place = f"/api/tasks/{edit.task.id}/"
+        data = dict(session.api.get(place, {"resolve_uri": "false"}, doing="read a task")["data"])
+        session.api.request("PATCH", place, body={"data": {**data, **edit.extra}}, doing="update a task")
+    for method, path, body in edit.calls:
+        session.api.request(method, path, body=body, doing="update a prediction")
 
 
 def _add_predictions(session: Session, edits: Sequence[Edit]) -> None:

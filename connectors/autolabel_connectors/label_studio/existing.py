@@ -59,7 +59,7 @@ class Existing:
         if self._is_twin(task) or (wanted := self._wanted(task)) is None:
             return None
         edit = find_edit(self.session, task, wanted)
-        if not (edit.calls or edit.bare or self.healing):
+        if not (edit.needed or self.healing):
             self.session.account.counts["tasks unchanged"] += 1
         return edit
 

@@ -19,6 +19,8 @@ from PIL import Image as Pillow
 from autolabel.errors import UsageError
 from autolabel.types import Image
 from autolabel_connectors.label_studio.http import Api, ServerError, TooLargeError, UnsureError
+from autolabel_connectors.label_studio.remote import chunks
+from autolabel_connectors.turns import Turns
 
 if TYPE_CHECKING:
     from autolabel.connect import OnStep, PushOptions
@@ -29,6 +31,9 @@ MAX_FILES = 100
 
 MAX_BYTES = 24 * 2**20
 _WORKERS = 2
+_READ_AT_ONCE = 500
+"""Numbers that fit into an address."""
+
 _NAME_LENGTH = 32
 _TYPES = {"JPEG": ("jpg", "image/jpeg"), "PNG": ("png", "image/png"), "GIF": ("gif", "image/gif"),
           "BMP": ("bmp", "image/bmp"), "WEBP": ("webp", "image/webp")}  # fmt: skip
@@ -72,6 +77,8 @@ class Uploads:
     """Sends image files, each content once; the server's list of uploads is the record of what is there.
 
     A file is called by its content's hash, so that an upload finds its task whatever becomes of answers and processes.
+    ``turns`` keeps uploads apart from what must not be disturbed: on SQLite, a bulk call beside an upload may find the
+    database locked halfway, and leave tasks without predictions.
     """
 
     api: Api
@@ -82,9 +89,10 @@ class Uploads:
     twins: list[tuple[int, str]] = field(default_factory=list)
     sent: int = 0
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_WORKERS))
-    coming: dict[str, Future[dict[str, Shown]]] = field(default_factory=dict)
-    queue: deque[Future[dict[str, Shown]]] = field(default_factory=deque)
+    coming: dict[str, Future[list[int]]] = field(default_factory=dict)
+    queue: deque[Future[list[int]]] = field(default_factory=deque)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    turns: Turns = field(default_factory=Turns)
 
     def prepare(self, images: Sequence[Image]) -> None:
         """Begin to upload what is missing, beside what the caller does; waits where much is on its way already.
@@ -107,11 +115,14 @@ class Uploads:
         known, lost = self._known(), None
         for attempt in range(4):
             awaited = {name: self.coming[name] for image in images if (name := _name(image)) in self.coming}
+            arrived: list[int] = []
             for future in set(awaited.values()):
                 try:
-                    known.update(future.result())
+                    arrived += future.result()
                 except UnsureError as error:
                     lost = error
+            for ids in chunks(arrived, _READ_AT_ONCE):
+                known.update(self._read({"ids": json.dumps(ids, separators=(",", ":"))}))
             with self.lock:
                 for name in awaited:
                     self.coming.pop(name, None)
@@ -128,6 +139,12 @@ class Uploads:
         self.sent += len(images)
         self.on_step("images", self.sent, len(self.run))
         return {image.path: known[_name(image)] for image in images}
+
+    def rest(self) -> None:
+        """Wait until all that was begun has arrived, or failed."""
+        with self.lock:
+            begun = list(self.queue)
+        wait(begun)
 
     def close(self) -> None:
         """Let what is on its way arrive, and begin nothing more."""
@@ -155,28 +172,27 @@ class Uploads:
             )
         return len(spare)
 
-    def _send_all(self, images: Sequence[Image]) -> dict[str, Shown]:
-        found: dict[str, Shown] = {}
-        for batch in _batches(self.run, images):
-            found.update(self._send(batch))
-        return found
+    def _send_all(self, images: Sequence[Image]) -> list[int]:
+        """Upload files; returns their numbers there, by which they are looked up."""
+        return [upload for batch in _batches(self.run, images) for upload in self._send(batch)]
 
-    def _send(self, batch: Sequence[tuple[str, bytes, str]]) -> dict[str, Shown]:
+    def _send(self, batch: Sequence[tuple[str, bytes, str]]) -> list[int]:
         files = [(f"f{place}", part) for place, part in enumerate(batch)]
         try:
-            answer = self.api.request(
-                "POST",
-                self._path("import"),
-                params={"commit_to_project": "false"},
-                files=files,
-                doing=f"upload {len(batch)} images",
-            )
+            with self.turns.together():
+                answer = self.api.request(
+                    "POST",
+                    self._path("import"),
+                    params={"commit_to_project": "false"},
+                    files=files,
+                    doing=f"upload {len(batch)} images",
+                )
         except TooLargeError:
             if len(batch) == 1:
                 raise
             middle = len(batch) // 2
-            return {**self._send(batch[:middle]), **self._send(batch[middle:])}
-        return self._read({"ids": json.dumps(answer["file_upload_ids"], separators=(",", ":"))})
+            return [*self._send(batch[:middle]), *self._send(batch[middle:])]
+        return [int(upload) for upload in answer["file_upload_ids"]]
 
     def _list(self) -> dict[str, Shown]:
         return self._read({"all": "true"})

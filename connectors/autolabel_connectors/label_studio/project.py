@@ -16,6 +16,9 @@ from autolabel_connectors.label_studio.label_config import Controls, check_label
 from autolabel_connectors.label_studio.remote import VERSION_PREFIX
 
 _TITLE_LENGTHS = (3, 50)
+_LISTED = "id,title,description,task_number"
+"""What is read of each project: to count annotations and the like too takes the server twice as long."""
+
 _MARK = re.compile(r"autolabel run .* \([0-9a-f]{8}\)", re.DOTALL)
 
 
@@ -35,6 +38,10 @@ class Project:
     def identity(self) -> str:
         """Tells it from a later project of the same number, on a server that was set up anew."""
         return f"{self.id}@{self.created_at}"
+
+    def draws_like(self, other: Project) -> bool:
+        """Whether what was composed for the other one is right for this one."""
+        return (self.controls, self.label_config) == (other.controls, other.label_config)
 
     def url(self, api: Api) -> str:
         """Address for a browser."""
@@ -58,16 +65,21 @@ def find_project(api: Api, title: str) -> Mapping[str, Any] | None:
     return found[0] if found else None
 
 
-def look_up_project(api: Api, title: str, labels: Ontology, shape: Shape) -> Project:
-    """Find the project and check it, or say how a new one would be: of number 0 and ``made``. Changes nothing.
+def plan_project(title: str, labels: Ontology, shape: Shape) -> Project:
+    """Say how a new project would be: of number 0 and ``made``."""
+    config = label_config(labels, shape)
+    return Project(0, title, config, check_label_config(config, labels, shape)[0], made=True)
 
-    Raises UsageError that says what does not fit.
+
+def look_up_project(api: Api, planned: Project, labels: Ontology, shape: Shape) -> Project:
+    """Find the project of the planned one's title and check it; where there is none, the plan stands.
+
+    Changes nothing. Raises UsageError that says what does not fit.
     """
-    found = find_project(api, title)
+    found = find_project(api, planned.title)
     if found is None:
-        _check_title(title)
-        config = label_config(labels, shape)
-        return Project(0, title, config, check_label_config(config, labels, shape)[0], made=True)
+        _check_title(planned.title)
+        return planned
     return _project(get_project(api, int(found["id"])), labels, shape, made=False)
 
 
@@ -157,9 +169,8 @@ def _titled(api: Api, title: str) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     page = 1
     while True:
-        answer = api.get(
-            "/api/projects", {"title": title, "page": page, "page_size": 100}, doing="read the list of projects"
-        )
+        query = {"title": title, "include": _LISTED, "page": page, "page_size": 100}
+        answer = api.get("/api/projects", query, doing="read the list of projects")
         if not isinstance(answer, dict) or "results" not in answer:
             raise ServerError(f"{api.url} does not answer as Label Studio does; check the address")
         found += [project for project in answer["results"] if project["title"] == title]
@@ -180,7 +191,7 @@ def _create(api: Api, title: str, config: str, about: str) -> Mapping[str, Any]:
             lost = error
         made = _titled(api, title)
         if found := [project for project in made if project.get("description") == mark] or made:
-            return found[0]
+            return get_project(api, int(found[0]["id"]))
     raise lost
 
 

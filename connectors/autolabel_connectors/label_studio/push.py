@@ -11,6 +11,7 @@ that person was shown, the measure of what they changed, and a new one would bri
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,14 @@ from autolabel_connectors.label_studio.additions import Additions
 from autolabel_connectors.label_studio.compose import Composer
 from autolabel_connectors.label_studio.existing import Existing
 from autolabel_connectors.label_studio.http import Api, MissingError, ServerError, TooLargeError, UnsureError
-from autolabel_connectors.label_studio.media import Cloud, open_media
+from autolabel_connectors.label_studio.media import Cloud, Uploads, open_media
 from autolabel_connectors.label_studio.project import (
+    Project,
     count_tasks,
     get_project,
     look_up_project,
     make_project,
+    plan_project,
     show_version,
 )
 from autolabel_connectors.label_studio.session import Session
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from autolabel_connectors.receipts import Receipts
 
 _ROUNDS = 12
+_PROJECT = "project"
+"""Name of the fact which project the receipts are of."""
 
 
 @dataclass(slots=True)
@@ -54,18 +59,28 @@ class Push:
 
     def run_all(self) -> PushReport:
         """Push until the server holds what it should; raises ServerError where it never does."""
-        session = self._session()
-        if session.project.made:
-            session.account.tell("create project", detail=session.project.title)
-        if session.project.made and self.options.media != "upload":
-            # Images that are sent need a project first; anything else is composed while the server makes it.
-            with Additions(session, Existing(session)) as additions:
-                planned = session.project.controls
-                self._open(session)
-                self._rounds(session, additions if planned == session.project.controls else None)
-        else:
-            self._open(session)
-            self._rounds(session, None)
+        planned = plan_project(self.target.project, self.run.labels, self.options.shape)
+        session, begun = self._session(planned), None
+        if self.receipts.noted(_PROJECT) is None:
+            # Most likely the project is missing, and its tasks are composed while the server is asked and makes it.
+            begun = Additions(session, Existing(session))
+        try:
+            project = look_up_project(self.api, planned, self.run.labels, self.options.shape)
+            if project.made:
+                session.account.tell("create project", detail=project.title)
+                if not session.dry:
+                    about = f"autolabel run {self.run.name}"
+                    project = make_project(self.api, planned, self.run.labels, self.options.shape, about)
+            if begun is not None and not (project.made and project.draws_like(planned)):
+                begun.close()
+                begun = None
+            if begun is None:
+                session.composer = self._composer(project, session.issues)
+            self._open(session, project)
+            self._rounds(session, begun)
+        finally:
+            if begun is not None:
+                begun.close()
         show_order(session)
         account = session.account
         account.warnings.update(session.composer.warnings)
@@ -76,34 +91,38 @@ class Push:
             account.warn(warning)
         return account.report(session.project.url(self.api), session.composer.losses.said())
 
-    def _session(self) -> Session:
-        run, options = self.run, self.options
-        project = look_up_project(self.api, self.target.project, run.labels, options.shape)
+    def _session(self, project: Project) -> Session:
         issues: dict[str, list[LabelIssue]] = {}
-        for issue in run.issues():
+        for issue in self.run.issues():
             issues.setdefault(issue.path, []).append(issue)
-        composer = Composer(project.controls, options, project.label_config, model_version(run), issues)
         return Session(
-            self.api, run, options, self.receipts, self.on_step, project, composer, issues, account=PushAccount()
+            self.api,
+            self.run,
+            self.options,
+            self.receipts,
+            self.on_step,
+            project,
+            self._composer(project, issues),
+            issues,
+            account=PushAccount(),
         )
 
-    def _open(self, session: Session) -> None:
-        """Make the project if it is missing, and find out how images get there."""
-        if session.project.made and not session.dry:
-            about = f"autolabel run {self.run.name}"
-            project = make_project(self.api, session.project, self.run.labels, self.options.shape, about)
-            session.project = project
-            session.composer.use(project.controls, project.label_config)
-        if not session.dry and self.receipts.noted("project") != session.project.identity:
+    def _composer(self, project: Project, issues: Mapping[str, Sequence[LabelIssue]]) -> Composer:
+        return Composer(project.controls, self.options, project.label_config, model_version(self.run), issues)
+
+    def _open(self, session: Session, project: Project) -> None:
+        """Turn to a project, and find out how images get there."""
+        session.project = project
+        if not session.dry and self.receipts.noted(_PROJECT) != project.identity:
             # Receipts of a project that was deleted say nothing about this one.
             self.receipts.drop(list(self.receipts))
-            self.receipts.note("project", session.project.identity)
-        media = open_media(self.api, self.run, session.project.id, self.options, self.on_step)
-        if isinstance(media, Cloud) and session.project.id and (warning := media.warning(self.api, session.project.id)):
+            self.receipts.note(_PROJECT, project.identity)
+        media = open_media(self.api, self.run, project.id, self.options, self.on_step)
+        if isinstance(media, Cloud) and project.id and (warning := media.warning(self.api, project.id)):
             session.account.warn(warning)
+        if project.made and isinstance(media, Uploads):
+            media.known = {}
         session.media = media
-        if session.project.made and session.uploads:
-            session.uploads.known = {}
 
     def _rounds(self, session: Session, additions: Additions | None) -> None:
         """Look and send until nothing differs; ``additions`` are those of the first round, if it has begun already."""
@@ -127,6 +146,8 @@ class Push:
                     session.limit = max(1, session.limit // 4)
                 if additions is not None:
                     additions.close()
+                if session.uploads:
+                    session.uploads.rest()
                 clean, additions = False, None
         finally:
             if session.uploads:

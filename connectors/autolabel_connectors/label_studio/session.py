@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from autolabel_connectors.label_studio.media import Media
     from autolabel_connectors.receipts import Receipts
 
-WINDOW = 1000
-"""Most tasks of one request."""
+WINDOW = 500
+"""Most tasks of one request: what Label Studio does to count a request's tasks grows with their number squared."""
 
 
 @dataclass(slots=True)
