@@ -14,16 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from autolabel import columns, corrections, shards
-from autolabel.config import BoxSource
 from autolabel.corrections import Decision, ImageDecisions
 from autolabel.errors import StoreError, UsageError
-from autolabel.geometry import mask_boxes
 from autolabel.images import Source, decode, image_id, read_bytes
 from autolabel.issues import read_issues
 from autolabel.manifest import RunManifest, write_atomically
 from autolabel.ontology import Ontology
 from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented
-from autolabel.stages.resolve import settled_boxes
 from autolabel.store import Place, RunFolder
 from autolabel.types import (
     RGB,
@@ -261,8 +258,7 @@ class Run:
 class ImageProposals:
     """What the models said about one image before any threshold: N proposals, best first.
 
-    The detector's boxes ``(N, 4)`` px, scores and probabilities ``(N, K)`` over classes and negatives, embeddings
-    ``(N, D)``.
+    Detector's boxes ``(N, 4)`` px, scores and probabilities ``(N, K)`` over all classes, embeddings ``(N, D)``.
     """
 
     image: Image
@@ -272,12 +268,6 @@ class ImageProposals:
     mask_scores: Float
     class_probs: Float | None
     embeddings: Float | None
-
-    def boxes_from(self, source: BoxSource) -> Float:
-        """Return the boxes ``(N, 4)`` px that these would have as annotations."""
-        if source == "detector":
-            return self.boxes_xyxy
-        return settled_boxes(self.boxes_xyxy, mask_boxes(self.masks), self.mask_scores)
 
 
 @dataclass(frozen=True, slots=True)

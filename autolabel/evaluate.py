@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from autolabel.config import BoxSource
 from autolabel.errors import UsageError
+from autolabel.geometry import mask_boxes
 from autolabel.ontology import Ontology
 from autolabel.scores import Precision, Scores
-from autolabel.stages.resolve import Gates, resolve
+from autolabel.stages.resolve import Gates, resolve, settled_boxes
 from autolabel.truth import match_categories, match_images, read_coco
 from autolabel.types import Annotation, Box, Mask
 
@@ -250,12 +250,14 @@ def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, An
     floors = tuple(replace(c, min_score=None, min_prob=None, min_area_px=None) for c in run.ontology.all_classes)
     gates = Gates.of(Ontology(floors), min_score=0.0, min_prob=0.0, min_area_px=0.0, **overlaps)
     count, assign = len(run.ontology.classes), run.manifest.assign
-    source: BoxSource = "mask" if thresholds.get("boxes") == "mask" else "detector"
+    from_masks = thresholds.get("boxes") == "mask"
     records: list[dict[str, Any]] = []
     for one in run.proposals():
         if (number := numbers.get(one.image.path)) is None:
             continue
-        boxes = one.boxes_from(source)
+        boxes = one.boxes_xyxy
+        if from_masks:
+            boxes = settled_boxes(boxes, mask_boxes(one.masks), one.mask_scores)
         kept = resolve(
             one.boxes_xyxy,
             one.class_scores,

@@ -16,7 +16,7 @@ from autolabel.loading import Models
 from autolabel.models.runtime import clock
 from autolabel.ontology import Ontology
 from autolabel.resolving import Part, resolve_parts
-from autolabel.shards import Classified, Detected, ImageRow, Resolved, Segmented, StageNotes
+from autolabel.shards import Classified, Detected, ImageRow, Outlined, Resolved, Segmented, StageNotes
 from autolabel.stages.detect import Proposals, propose
 from autolabel.stages.isolate import predict_isolated
 from autolabel.stages.resolve import Gates
@@ -337,7 +337,8 @@ def resolve_shard(
     if staged.segmented is None or staged.classified is None:
         raise ValueError("the stages before were not run")
     images = [None if row.path in failed else (row.image_id, row.path) for row in rows]
-    return resolve_parts([Part(images, staged.detected, staged.classified.probs, staged.segmented)], plan)[0]
+    outlined = Outlined.of(staged.segmented) if plan.boxes == "mask" else None
+    return resolve_parts([Part(images, staged.detected, staged.classified.probs, outlined)], plan)[0]
 
 
 def _per_image(

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel import shards
-from autolabel.geometry import mask_boxes
 from autolabel.manifest import StageKeys
-from autolabel.shards import Detected, Resolved, Segmented, StageNotes
+from autolabel.shards import Detected, Outlined, Resolved, StageNotes
 from autolabel.stages.resolve import FATES, rejects_of, settle, settled_boxes
 from autolabel.store import Place, RunFolder
-from autolabel.types import Float, Mask
+from autolabel.types import Float
 
 if TYPE_CHECKING:
     from autolabel.labeling import Plan
@@ -40,8 +39,8 @@ class Part:
     images: Sequence[tuple[str, str] | None]
     detected: Detected
     probs: Float | None
-    segmented: Segmented | None = None
-    """Only where boxes are taken from masks; those below every class's ``min_score`` may be missing."""
+    outlined: Outlined | None = None
+    """Only where boxes are taken from masks."""
 
 
 def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, StageNotes]]:
@@ -59,7 +58,7 @@ def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, Sta
     width = len(plan.ontology.all_classes)
     images = [part.detected.images[mine] + offset for (part, mine), offset in zip(pairs, offsets, strict=False)]
     boxes = _rows((part.detected.boxes_xyxy[mine] for part, mine in pairs), 4)
-    settled = settled_boxes(boxes, *_shapes(pairs)) if plan.boxes == "mask" else None
+    settled = settled_boxes(boxes, *_outlines(pairs)) if plan.boxes == "mask" else None
     labels, fates = settle(
         np.concatenate([np.zeros(0, np.int64), *images]),
         boxes,
@@ -133,18 +132,15 @@ def resolve_folder(
     Shards that have none yet are written together; what is made anew goes to the shard's own file, which wins.
     """
     class_count = len(plan.ontology.all_classes)
-    lowest = plan.gates.min_score.min(initial=1.0)
 
     def read(number: int) -> Part:
         detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
         probs = shards.read_probs(folder.file(number, "classify", keys.classify), class_count)
-        segmented = None
-        if plan.boxes == "mask":
-            promising = detected.class_scores.max(axis=1, initial=0.0) >= lowest
-            segmented = shards.read_segment(folder.file(number, "segment", keys.segment), promising)
+        segments = folder.file(number, "segment", keys.segment)
+        outlined = shards.read_outlines(segments) if plan.boxes == "mask" else None
         mine = live.get(number, {})
         rows = max(max(mine, default=-1), int(detected.images.max(initial=-1))) + 1
-        return Part([mine.get(row) for row in range(rows)], detected, probs, segmented)
+        return Part([mine.get(row) for row in range(rows)], detected, probs, outlined)
 
     def write(answers: dict[int, tuple[Resolved, StageNotes]]) -> list[tuple[int, StageNotes]]:
         if len(answers) > 1 and not any(folder.has(number, "annotations", keys.resolve) for number in answers):
@@ -186,18 +182,15 @@ def _wanted(part: Part) -> NDArray[np.int64]:
     return np.flatnonzero(wanted[part.detected.images]) if len(wanted) else np.zeros(0, np.int64)
 
 
-def _shapes(pairs: Sequence[tuple[Part, NDArray[np.int64]]]) -> tuple[Float, Float]:
+def _outlines(pairs: Sequence[tuple[Part, NDArray[np.int64]]]) -> tuple[Float, Float]:
     """Boxes ``(N, 4)`` px around the wanted proposals' masks, and the masks' scores ``(N,)``."""
-    masks: list[Mask | None] = []
+    boxes: list[Float] = [np.zeros((0, 4), np.float32)]
     scores: list[Float] = [np.zeros(0, np.float32)]
     for part, mine in pairs:
-        if part.segmented is None:
-            masks += [None] * len(mine)
-            scores.append(np.zeros(len(mine), np.float32))
-        else:
-            masks += [part.segmented.masks[place] for place in mine.tolist()]
-            scores.append(part.segmented.scores[mine])
-    return mask_boxes(masks), np.concatenate(scores)
+        known = part.outlined
+        boxes.append(np.full((len(mine), 4), np.nan, np.float32) if known is None else known.boxes_xyxy[mine])
+        scores.append(np.zeros(len(mine), np.float32) if known is None else known.scores[mine])
+    return np.concatenate(boxes), np.concatenate(scores)
 
 
 def _rows(arrays: Iterable[Float], width: int) -> Float:

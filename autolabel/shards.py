@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from autolabel.errors import StoreError
+from autolabel.geometry import mask_boxes
 from autolabel.manifest import write_atomically
 from autolabel.types import Failure, Float, Mask
 
@@ -54,6 +53,8 @@ _SEGMENT = pa.schema(
         ("mask_width", pa.int32()),
         ("mask_counts", pa.binary()),
         ("mask_score", pa.float32()),
+        # The box around the mask, so that a re-resolve unpacks none; NaN where there are no pixels.
+        ("mask_box", pa.list_(pa.float32())),
     ]
 )
 _CLASSIFY = pa.schema([("class_probs", pa.list_(pa.float32())), ("embedding", pa.list_(pa.float16()))])
@@ -119,6 +120,19 @@ class Segmented:
 
     masks: tuple[Mask | None, ...]
     scores: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Outlined:
+    """Boxes round the masks of a shard's proposals ``(N, 4)`` px, NaN where there is none, and their scores."""
+
+    boxes_xyxy: Float
+    scores: Float
+
+    @classmethod
+    def of(cls, segmented: Segmented) -> Outlined:
+        """Look at every mask."""
+        return cls(mask_boxes(segmented.masks), segmented.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +251,15 @@ def read_images(path: Path) -> tuple[ImageRow, ...]:
     )
 
 
+def read_listing(path: Path) -> list[tuple[str, str, str, Failure | None]]:
+    """Read only what an index wants of a shard's images: path, fingerprint, image id, failure."""
+    table = _read(path, ["path", "fingerprint", "image_id", "error_stage"])
+    if table.column("error_stage").null_count < len(table):
+        return [(row.path, row.fingerprint, row.image_id, row.failure) for row in read_images(path)]
+    listed = (table.column(name).to_pylist() for name in ("path", "fingerprint", "image_id"))
+    return list(zip(*listed, (None for _ in range(len(table))), strict=True))
+
+
 def detect_table(detected: Detected) -> pa.Table:
     """Table of a shard's proposals."""
     columns = [pa.array(detected.images, pa.int32())]
@@ -263,18 +286,24 @@ def segment_table(segmented: Segmented) -> pa.Table:
         pa.array([m.width if m else None for m in masks], pa.int32()),
         pa.array([m.counts if m else None for m in masks], pa.binary()),
         pa.array(segmented.scores, pa.float32()),
+        _lists(mask_boxes(masks), pa.float32()),
     ]
     return pa.Table.from_arrays(columns, schema=_SEGMENT)
 
 
-def read_segment(path: Path, wanted: NDArray[np.bool_] | None = None) -> Segmented:
-    """Read a shard's masks back; those not ``wanted`` ``(N,)`` are left out (None), as unpacking them takes time."""
+def read_outlines(path: Path) -> Outlined:
+    """Read only the boxes around a shard's masks back, and their scores."""
+    table = _read(path, ["mask_score", "mask_box"])
+    if "mask_box" not in table.column_names:  # a run from before they were kept
+        return Outlined.of(read_segment(path))
+    scores = table.column("mask_score").to_numpy().astype(np.float32)
+    return Outlined(_matrix(table.column("mask_box"), len(table), 4), scores)
+
+
+def read_segment(path: Path) -> Segmented:
+    """Read a shard's masks back."""
     table = _read(path)
-    packed = table.column("mask_counts")
-    if wanted is not None:
-        packed = pc.if_else(pa.array(wanted), packed, pa.scalar(None, packed.type))
-    counts = packed.to_pylist()
-    heights, widths = (table.column(n).to_pylist() for n in ("mask_height", "mask_width"))
+    heights, widths, counts = (table.column(n).to_pylist() for n in ("mask_height", "mask_width", "mask_counts"))
     masks = tuple(
         None if data is None else Mask(h, w, data) for h, w, data in zip(heights, widths, counts, strict=True)
     )

@@ -63,11 +63,13 @@ class RunFolder:
         self._packs: dict[str, tuple[Pack, ...]] = {}
         self._listing = Lock()
         self._pack_reader = PackReader()
+        self._notes: dict[Path, StageNotes] = {}
 
     def __enter__(self) -> RunFolder:
         self._shards.mkdir(parents=True, exist_ok=True)
         self._next = None
         self._packs.clear()
+        self._notes.clear()
         try:
             self._lock.acquire()
         except Timeout:
@@ -124,13 +126,22 @@ class RunFolder:
 
     def put(self, shard: int, stage: str, key: str, table: pa.Table, notes: StageNotes) -> None:
         """Write one stage's file of an existing shard."""
-        shards.write_table(self.file(shard, stage, key), table, notes)
+        path = self.file(shard, stage, key)
+        shards.write_table(path, table, notes)
+        self._notes.pop(path, None)
 
     def put_pack(self, key: str, answers: Mapping[int, tuple[Resolved, StageNotes]]) -> None:
         """Write the annotations of shards that have none under ``key`` and whose numbers follow on each other."""
         packs.write_pack(self.path, key, answers)
         with self._listing:
             self._packs.pop(key, None)
+
+    def stage_notes(self, shard: int, stage: str, key: str) -> StageNotes:
+        """Read what a model stage noted about a shard; read once, as a pass asks at its start and at its end."""
+        path = self.file(shard, stage, key)
+        if path not in self._notes:
+            self._notes[path] = shards.read_notes(path)
+        return self._notes[path]
 
     def resolved(self, shard: int, key: str) -> Resolved:
         """Read the annotations of a shard under ``key``."""
@@ -178,8 +189,8 @@ class RunFolder:
         def read(number: int) -> list[tuple[str, Place]]:
             failed = {f.path: f for f in self.stage_failures(number, keys)} if keys else {}
             return [
-                (i.path, Place(number, row, i.fingerprint, i.image_id, i.failure or failed.get(i.path)))
-                for row, i in enumerate(shards.read_images(self.images_file(number)))
+                (path, Place(number, row, fingerprint, uid, failure or failed.get(path)))
+                for row, (path, fingerprint, uid, failure) in enumerate(shards.read_listing(self.images_file(number)))
             ]
 
         places: dict[str, Place] = {}
@@ -190,8 +201,9 @@ class RunFolder:
 
     def stage_failures(self, shard: int, keys: StageKeys) -> list[Failure]:
         """Images of a shard that a model stage could not do."""
-        paths = [self.file(shard, stage, getattr(keys, stage)) for stage in _STAGES]
-        return shards.add_up(shards.read_notes(path) for path in paths if path.is_file())[2]
+        wanted = {stage: getattr(keys, stage) for stage in _STAGES}
+        there = [(stage, key) for stage, key in wanted.items() if self.file(shard, stage, key).is_file()]
+        return shards.add_up(self.stage_notes(shard, stage, key) for stage, key in there)[2]
 
 
 def _sync(path: Path) -> None:
@@ -213,9 +225,7 @@ def totals(
     numbers = folder.numbers()
     rejects, labels, timings = Counter[str](), Counter[str](), dict[str, float]()
     timings["read"], *_ = shards.add_up(shards.read_notes(folder.images_file(n)) for n in numbers)
-    noted = {
-        stage: [shards.read_notes(folder.file(n, stage, getattr(keys, stage))) for n in numbers] for stage in _STAGES
-    }
+    noted = {stage: [folder.stage_notes(n, stage, getattr(keys, stage)) for n in numbers] for stage in _STAGES}
     for stage, notes in {**noted, "resolve": folder.resolve_notes(keys.resolve)}.items():
         timings[stage], dropped, _, found = shards.add_up(notes)
         rejects.update(dropped)

@@ -20,10 +20,9 @@ from autolabel import packs, runner, shards
 from autolabel.config import Recipe
 from autolabel.dataset import Run
 from autolabel.resolving import Part, resolve_parts
-from autolabel.shards import Detected, Resolved, Segmented, StageNotes
+from autolabel.shards import Detected, Outlined, Resolved, StageNotes
 from autolabel.stages.resolve import LEAST_FILLED, LEAST_INSIDE, LEAST_MASK_SCORE
 from autolabel.store import RunFolder
-from autolabel.types import Mask
 from tests.conftest import Models, write_pictures
 
 RUN_ID = "6b1f6f0e-8a52-5d0c-9d61-0b6a3b1f2c77"
@@ -84,11 +83,10 @@ def one_by_one(part: Part, plan: runner.Plan) -> tuple[list[tuple[int, str, int]
 def shown_box(part: Part, place: int) -> np.ndarray:
     """The box around a mask that can be trusted, else the detector's."""
     own = part.detected.boxes_xyxy[place]
-    mask = part.segmented.masks[place] if part.segmented else None
-    if part.segmented is None or mask is None or not mask.area or part.segmented.scores[place] < LEAST_MASK_SCORE:
+    assert part.outlined is not None
+    around = part.outlined.boxes_xyxy[place]
+    if np.isnan(around[0]) or part.outlined.scores[place] < LEAST_MASK_SCORE:
         return own
-    rows, columns = np.nonzero(mask.decode())
-    around = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
     sides = [max(min(own[i + 2], around[i + 2]) - max(own[i], around[i]), 0) for i in (0, 1)]
     inside = sides[0] * sides[1] >= LEAST_INSIDE * (around[2] - around[0]) * (around[3] - around[1])
     filled = sides[0] * sides[1] >= LEAST_FILLED * (own[2] - own[0]) * (own[3] - own[1])
@@ -116,7 +114,7 @@ def parts(draw: st.DrawFn) -> Part:
         boxes.append([x, y, x + w, y + h])
     tenth = st.integers(0, 10).map(lambda v: v / 10)
     table = st.lists(st.lists(tenth, min_size=3, max_size=3), min_size=count, max_size=count)
-    masks = [draw(shapes()) for _ in range(count)]
+    masks = [draw(around_masks()) for _ in range(count)]
     names = [draw(st.one_of(st.none(), st.just((f"{row:064x}", f"line ä/{row}.png")))) for row in range(rows)]
     return Part(
         names,
@@ -126,18 +124,18 @@ def parts(draw: st.DrawFn) -> Part:
             np.array(draw(table), np.float32).reshape(-1, 3),
         ),
         np.array(draw(table), np.float32).reshape(-1, 3),
-        Segmented(tuple(masks), np.array([draw(st.sampled_from([0.3, 0.9])) for _ in masks], np.float32)),
+        Outlined(
+            np.array(masks, np.float32).reshape(-1, 4),
+            np.array([draw(st.sampled_from([0.3, 0.9])) for _ in masks], np.float32),
+        ),
     )
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> Mask | None:
-    """A mask of one rectangle in 8 × 8 px, empty now and then, or none."""
-    side = st.integers(0, 7)
-    x, y, w, h = draw(st.tuples(side, side, st.integers(0, 5), st.integers(0, 5)))
-    pixels = np.zeros((8, 8), np.bool_)
-    pixels[y : y + h, x : x + w] = True
-    return draw(st.sampled_from([Mask.encode(pixels)] * 4 + [None]))
+def around_masks(draw: st.DrawFn) -> tuple[float, ...]:
+    """The box around a mask, or none now and then."""
+    x, y, w, h = draw(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 5), st.integers(1, 5)))
+    return draw(st.sampled_from([(x, y, x + w, y + h)] * 4 + [(np.nan,) * 4]))
 
 
 @settings(max_examples=200, deadline=None)
