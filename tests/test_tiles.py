@@ -205,6 +205,25 @@ def test_a_mask_from_a_window_never_leaves_the_image(width: int, height: int, at
     assert 0 <= window[1] < window[3] <= height
 
 
+class Close(BrightThings):
+    """A segmenter that wants small windows close round its boxes."""
+
+    window_px = 40
+    window_zoom = 1.5
+
+
+def test_a_segmenter_may_ask_for_small_windows_close_round_its_boxes() -> None:
+    image = picture(600, 400, (500, 300, 560, 303), (30, 30, 40, 40))
+    boxes = np.array([[500, 300, 560, 303], [30, 30, 40, 40]], np.float32)
+    model = Close()
+    segments = segment_in_views(model, [image], [boxes], Tiles("auto", None, 0.2))[0]
+    assert model.sizes == {(90, 90), (40, 40)}
+    assert [int(mask.decode().sum()) for mask in segments.masks] == [180, 100]
+    (whole,) = segment_in_views(model, [image[:80, :80]], [boxes[1:]], Tiles("auto", None, 0.2))
+    assert int(whole.masks[0].decode().sum()) == 100
+    assert model.calls[-1] == 1
+
+
 def test_an_image_without_boxes_costs_the_segmenter_nothing() -> None:
     model = BrightThings()
     segments = segment_in_views(model, [picture(600, 400)], [np.zeros((0, 4), np.float32)], ON)

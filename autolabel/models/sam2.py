@@ -30,7 +30,8 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
     """Load an official ``.pt``, a folder with ``config.yaml`` and weights, a repository of the hub, or ``starter``.
 
     Options: ``config`` (path or name of a configuration; otherwise chosen by the checkpoint's name), ``batch``,
-    ``boxes``, ``multimask``, ``margin``, ``points``. A configuration may state its own in a table ``autolabel``.
+    ``boxes``, ``multimask``, ``margin``, ``points``, ``window``, ``zoom``. A configuration may state its
+    own in a table ``autolabel``.
     """
     path = _one_checkpoint(locate(ref, runtime), ref)
     config = _config_file(Options(ref).text("config", ""), path, ref)
@@ -42,8 +43,12 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
         options.flag("multimask"),
         options.number("margin", 0.0) if options.text("margin", "") else None,
         options.flag("points", True),
+        options.optional_integer("window"),
+        options.number("zoom", 0.0) if options.text("zoom", "") else None,
     )
     options.done()
+    if settings.zoom is not None and settings.zoom < 1:
+        raise ModelError(f"{ref}: option zoom must be at least 1, as a window holds its box, got {settings.zoom}")
     model = build(config)
     if not on_gpu(runtime):
         keep_memory()

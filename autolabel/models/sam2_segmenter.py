@@ -40,7 +40,9 @@ class Sam2Options:
 
     Without a number as many images or boxes are taken as fit on a GPU, and as are quickest on a CPU.
     With a ``margin`` a mask ends where its box does, grown by that share of the longer side; official models have none.
-    ``points`` says that the model was trained with points too, as official ones are.
+    ``points`` says that the model was trained with points too, as official ones are. ``window`` is the least side px
+    of what it is shown of a large image (None: its input), ``zoom`` that side in longer
+    sides of a box (None: twice).
     """
 
     batch: int | None
@@ -48,6 +50,8 @@ class Sam2Options:
     multimask: bool
     margin: float | None = None
     points: bool = True
+    window: int | None = None
+    zoom: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,16 @@ class Sam2Segmenter:
     def input_px(self) -> int:
         """Side px of the square that the network is shown."""
         return int(self._model.image_size)
+
+    @property
+    def window_px(self) -> int:
+        """Least side px of a window in a large image."""
+        return self._options.window or self.input_px
+
+    @property
+    def window_zoom(self) -> float | None:
+        """Side of a window in longer sides of its box; None: as usual."""
+        return self._options.zoom
 
     def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> list[Segments]:
         """Return one mask and its predicted IoU for each ``(N, 4)`` px box; an image without boxes is not encoded."""

@@ -21,6 +21,8 @@ from autolabel.types import RGB, Detections, Float, Mask, Segments
 Window = tuple[int, int, int, int]
 VIEWS_AT_ONCE: Final = 32
 """Views handed to a model in one call: the memory of a call is bounded however large an image is."""
+WINDOW_ZOOM: Final = 2.0
+"""Side of a segmenter's window in longer sides of its box."""
 _TOUCHES_PX: Final = 0.02
 """A box this near to a tile's inner border, as a share of the tile's side, is taken as cut by it."""
 _INSIDE: Final = 0.8
@@ -98,8 +100,12 @@ def detect_in_views(
 def segment_in_views(
     model: Any, images: Sequence[RGB], boxes_xyxy: Sequence[Float], tiles: Tiles
 ) -> Sequence[Segments]:
-    """Segment boxes of large images in windows round them, so that a thin mask keeps its resolution."""
-    input_px: int | None = getattr(model, "input_px", None)
+    """Segment boxes of large images in windows round them, so that a thin mask keeps its resolution.
+
+    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``.
+    """
+    input_px: int | None = getattr(model, "window_px", None) or getattr(model, "input_px", None)
+    zoom = float(getattr(model, "window_zoom", None) or WINDOW_ZOOM)
     sizes_wh = [(image.shape[1], image.shape[0]) for image in images]
     whole = [place for place, size_wh in enumerate(sizes_wh) if not tiles.windows(size_wh, input_px)]
     if len(whole) == len(images) or input_px is None:
@@ -110,7 +116,7 @@ def segment_in_views(
     for place, (image, boxes) in enumerate(zip(images, boxes_xyxy, strict=True)):
         if place in results:
             continue
-        windows, owners = share_windows(boxes, (image.shape[1], image.shape[0]), input_px)
+        windows, owners = share_windows(boxes, (image.shape[1], image.shape[0]), input_px, zoom)
         masks: list[Mask | None] = [None] * len(boxes)
         scores = np.zeros(len(boxes), np.float32)
         for part in _chunks(range(len(windows))):
@@ -125,17 +131,19 @@ def segment_in_views(
     return [results[place] for place in range(len(images))]
 
 
-def share_windows(boxes_xyxy: Float, size_wh: tuple[int, int], input_px: int) -> tuple[list[Window], NDArray[np.int64]]:
+def share_windows(
+    boxes_xyxy: Float, size_wh: tuple[int, int], least_px: int, zoom: float = WINDOW_ZOOM
+) -> tuple[list[Window], NDArray[np.int64]]:
     """Windows for ``(N, 4)`` px boxes, and the window of each box ``(N,)``.
 
-    A window is a box with half its longer side round it, never smaller than the model's input and never larger than
-    the image. A box goes into an earlier window that holds it with some margin and is not much larger than its own.
+    A window has ``zoom`` times the longer side of a box, never less than ``least_px`` and never more than the image.
+    A box goes into an earlier window that holds it with some margin and is not much larger than its own.
     """
     windows: list[Window] = []
     owners = np.zeros(len(boxes_xyxy), np.int64)
     sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1, None).max(axis=1) if len(boxes_xyxy) else np.zeros(0)
     for place in np.argsort(-sides, kind="stable"):
-        own = _window_round(boxes_xyxy[place], size_wh, input_px)
+        own = _window_round(boxes_xyxy[place], size_wh, least_px, zoom)
         x0, y0, x1, y1 = boxes_xyxy[place]
         margin = 0.1 * float(sides[place])
         for number, (left, top, right, bottom) in enumerate(windows):
@@ -154,10 +162,10 @@ def share_windows(boxes_xyxy: Float, size_wh: tuple[int, int], input_px: int) ->
     return windows, owners
 
 
-def _window_round(box_xyxy: Float, size_wh: tuple[int, int], input_px: int) -> Window:
-    """Window of a box: twice its longer side, at least the model's input, shifted into the image."""
+def _window_round(box_xyxy: Float, size_wh: tuple[int, int], least_px: int, zoom: float) -> Window:
+    """Window of a box: ``zoom`` times its longer side, at least ``least_px``, shifted into the image."""
     x0, y0, x1, y1 = (float(v) for v in box_xyxy)
-    side = max(2.0 * max(x1 - x0, y1 - y0), float(input_px))
+    side = max(zoom * max(x1 - x0, y1 - y0), float(least_px))
     spans = []
     for low, high, extent in ((x0, x1, size_wh[0]), (y0, y1, size_wh[1])):
         length = min(round(side), extent)

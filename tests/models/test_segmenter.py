@@ -62,6 +62,15 @@ def test_a_configuration_may_state_options_of_its_own(checkpoint, cpu):
         config.write_text(text)
 
 
+def test_weights_say_how_close_their_windows_lie_round_a_box(checkpoint, cpu):
+    folder = checkpoint("segmenter")
+    usual, close = (registry.load_segmenter(f"{folder}{options}", cpu) for options in ("", "?window=48&zoom=1.5"))
+    assert (usual.window_px, usual.window_zoom) == (usual.input_px, None)
+    assert (close.window_px, close.window_zoom) == (48, 1.5)
+    with pytest.raises(ModelError, match="zoom must be at least 1"):
+        registry.load_segmenter(f"{folder}?zoom=0.5", cpu)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_pixel_values_are_those_of_the_packages_transforms(segmenter):
     from sam2.utils.transforms import SAM2Transforms
