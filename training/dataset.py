@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,11 @@ class SceneStore:
     def clean(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which of the pictures ``(N,)`` show no defect, ``(N,)``."""
         return np.asarray(self.labels[indices, 0] < 0)
+
+    def shows(self, indices: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which of the pictures ``(N,)`` show a defect of one of the classes, ``(N,)``."""
+        wanted = [CLASS_NAMES.index(name) for name in names]
+        return np.asarray(np.isin(self.labels[indices], wanted).any(axis=1))
 
     def put(self, index: int, scene: Scene) -> None:
         """Store a scene, shrunk by area averaging where it was painted larger than the bucket."""

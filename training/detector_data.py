@@ -22,6 +22,9 @@ from training.vocabulary import SPECIAL, prompt_for
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 CLEAN_WEIGHT: Final = 2.0
 """How much more often a picture without defects is shown: it teaches what to leave alone."""
+SCARCE: Final = ("chip", "blister", "burr")
+SCARCE_WEIGHT: Final = 2.0
+"""How much more often a picture of a class is shown that is found less than others."""
 STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -85,6 +88,7 @@ class DetectorBatches:
         images, truths = [], []
         finished = store.finished()
         weights = np.where(store.clean(finished), CLEAN_WEIGHT, 1.0)
+        weights[store.shows(finished, SCARCE)] = SCARCE_WEIGHT
         for index in rng.choice(finished, size, replace=False, p=weights / weights.sum()):
             image, boxes, labels = augment(rng, store, int(index), out_wh, height / bucket.height, upright)
             kept = [i for i, k in enumerate(labels) if k in named]
@@ -149,8 +153,23 @@ def augment(
     return recolour(rng, image), np.asarray(centred, dtype=np.float32), labels
 
 
+def grain(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay speckles or clouds of a random size over a picture: defects must be told from surfaces never seen."""
+    height, width = image.shape[:2]
+    cell = float(np.exp(rng.uniform(0.0, np.log(24.0))))
+    channels = 3 if rng.random() < 0.3 else 1
+    shape = (max(2, round(height / cell)), max(2, round(width / cell)), channels)
+    field = rng.standard_normal(shape, dtype=np.float32)
+    if rng.random() < 0.4:
+        field = 2.0 * (np.abs(field) > 1.3) * np.sign(field)
+    field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+    return np.asarray(np.clip(image + float(rng.uniform(2, 12)) * field, 0, 255), dtype=np.uint8)
+
+
 def recolour(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Random brightness, contrast and white balance."""
+    """Random brightness, contrast and white balance, and in a third of the pictures ``grain``."""
+    if rng.random() < 0.33:
+        image = grain(rng, image)
     if rng.random() < 0.3:
         return np.ascontiguousarray(image)
     gain = rng.uniform(0.8, 1.2) * (1 + rng.normal(0, 0.04, 3))

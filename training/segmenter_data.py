@@ -17,6 +17,7 @@ from training.detector_data import recolour
 from training.generator import CLASS_NAMES, box_of
 
 THIN: Final = ("scratch", "crack")
+LEAST_WINDOW_PX: Final = (110.0, 380.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,14 @@ def _stores() -> list[SceneStore]:
 def window(
     rng: np.random.Generator, size_wh: tuple[int, int], box: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
-    """Random part of a picture that holds ``box``: 1.15 to 2.6 times its longer side, as the product cuts them."""
-    aspect = float(np.exp(rng.uniform(-0.3, 0.3)))
-    side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.15, 2.6)), 96.0)
+    """Random part of a picture that holds ``box``, as the product cuts them.
+
+    Mostly about twice the longer side of the box and never less than the model's input, which is 130 px or more of a
+    photograph once that is as small as the stored pictures.
+    """
+    aspect = float(np.exp(rng.uniform(-0.2, 0.2)))
+    least = float(np.exp(rng.uniform(*np.log(LEAST_WINDOW_PX))))
+    side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.4, 2.8)), least)
     spans = []
     for low, high, extent, wanted in (
         (box[0], box[2], size_wh[0], side * aspect**0.5),

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, distributed, multiprocessing
 from transformers import GroundingDinoImageProcessor, MMGroundingDinoForObjectDetection
 
-from training import runtime
+from training import deformable, runtime
 from training.dataset import BUCKETS
 from training.detector_data import Batch, DetectorBatches, Sizes, class_spans, size_at, to_input
 from training.detector_loss import stage_loss
@@ -42,7 +42,7 @@ class Pace:
 
 ON_CPU: Final = Pace(((0.45, 0.375, 12), (0.72, 0.5, 6), (1.0, 0.75, 4)), 6e-4, 150, 0)
 ON_GPU: Final = Pace(((0.35, 0.5, 96), (0.7, 0.75, 64), (1.0, 0.875, 48)), 1e-3, 400, 7)
-AGAIN_ON_CPU: Final = Pace(((0.55, 0.625, 3), (1.0, 0.8125, 2)), 4e-4, 100, 0)
+AGAIN_ON_CPU: Final = Pace(((0.5, 0.625, 4), (1.0, 0.8125, 3)), 4e-4, 100, 0)
 """After ``--from``: what is found already needs no small pictures, and thin defects need large ones."""
 TINY: Final = Pace(((1.0, 0.25, 2),), 6e-4, 5, 0)
 
@@ -159,6 +159,8 @@ def train(rank: int, processes: int, settings: Settings) -> None:
     if settings.start is not None:
         known = MMGroundingDinoForObjectDetection.from_pretrained(settings.start, dtype=torch.float32)
         runtime.begin_with(model, known.state_dict())
+    if device.type == "cpu":
+        deformable.speed_up(model)
     average = runtime.Average(model, decay=0.985 if processes > 1 else 0.998)
     optimizer = optimizer_for(model, pace.peak_rate)
     schedule, step, best = runtime.Schedule(settings.minutes, settings.steps, settings.stop_after_s), 0, 0.0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 from pycocotools import mask as coco_mask
 
+from tests.training.labelled import saved
 from training.card import BEGIN, CARD, END, figures
 from training.evaluate import METRICS
 from training.evaluate_run import write_images, write_truth
@@ -18,17 +17,8 @@ from training.natural import Labelled
 from training.seeds import VALIDATION
 
 
-def saved(folder: Path, seed: int) -> Labelled:
-    scene = generate(seed, (320, 240), defects=2, edition=PUBLISHED)
-    path, ids_path = folder / f"{seed}.png", folder / f"{seed}.ids.png"
-    ids = np.zeros(scene.image.shape[:2], np.uint8)
-    for i, instance in enumerate(scene.instances):
-        ids[instance.mask] = i + 1
-    cv2.imwrite(str(path), scene.image[..., ::-1])
-    cv2.imwrite(str(ids_path), ids)
-    boxes = np.asarray([i.box_xyxy() for i in scene.instances], np.float32).reshape(-1, 4)
-    labels = np.asarray([PUBLISHED.classes.index(i.label) for i in scene.instances], np.int64)
-    return Labelled(path, scene.surface, boxes, labels, ids_path)
+def small(folder: Path, seed: int) -> Labelled:
+    return saved(folder, generate(seed, (320, 240), defects=2, edition=PUBLISHED))
 
 
 def test_the_card_says_what_was_measured() -> None:
@@ -42,7 +32,7 @@ def test_the_card_says_what_was_measured() -> None:
 
 
 def test_truths_hold_exact_boxes_and_masks_under_the_names_given(tmp_path: Path) -> None:
-    pictures = [saved(tmp_path, VALIDATION[400 + i]) for i in range(3)]
+    pictures = [small(tmp_path, VALIDATION[400 + i]) for i in range(3)]
     names = [f"class {k}" for k in range(len(PUBLISHED.classes))]
     truth = json.loads(write_truth(pictures, names, tmp_path / "truth.json").read_text())
     assert [category["name"] for category in truth["categories"]] == names
@@ -55,7 +45,7 @@ def test_truths_hold_exact_boxes_and_masks_under_the_names_given(tmp_path: Path)
 
 
 def test_good_cases_have_no_mistake_and_bad_ones_the_most(tmp_path: Path) -> None:
-    path = saved(tmp_path, VALIDATION[404]).path
+    path = small(tmp_path, VALIDATION[404]).path
     truth = {"bbox": [10, 10, 50, 40], "category_id": 0}
     right, wrong = ({**truth, "score": 0.9}, True), ({**truth, "score": 0.4}, False)
     cases = [

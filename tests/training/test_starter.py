@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.training.labelled import saved
 from training import train_segmenter
 from training.evaluate_models import STARTER, classifier_report, load_detector, load_segmenter
-from training.generator import PUBLISHED, Scene, generate
+from training.generator import PUBLISHED, generate
 from training.metrics import evaluate
 from training.natural import Labelled
 from training.seeds import TEST
@@ -20,7 +20,7 @@ from training.train_detector import detect
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Labelled]:
     folder: Path = tmp_path_factory.mktemp("pictures")
-    return [_saved(folder, generate(TEST.stop - 1 - i, (480, 360), defects=3, edition=PUBLISHED)) for i in range(16)]
+    return [saved(folder, generate(TEST.stop - 1 - i, (480, 360), defects=3, edition=PUBLISHED)) for i in range(16)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,18 +29,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def _saved(folder: Path, scene: Scene) -> Labelled:
-    path, ids_path = folder / f"{scene.seed}.png", folder / f"{scene.seed}.ids.png"
-    ids = np.zeros(scene.image.shape[:2], np.uint8)
-    for i, instance in enumerate(scene.instances):
-        ids[instance.mask] = i + 1
-    cv2.imwrite(str(path), scene.image[..., ::-1])
-    cv2.imwrite(str(ids_path), ids)
-    boxes = np.asarray([i.box_xyxy() for i in scene.instances], np.float32).reshape(-1, 4)
-    labels = np.asarray([PUBLISHED.classes.index(i.label) for i in scene.instances], np.int64)
-    return Labelled(path, scene.surface, boxes, labels, ids_path)
 
 
 def test_detector_finds_defects_and_ignores_unknown_words(pictures: list[Labelled]) -> None:
