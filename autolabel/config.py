@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autolabel.errors import ConfigError
 from autolabel.ontology import LabelClass, Ontology
@@ -20,7 +20,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Assign = Literal["classifier", "detector", "fused"]
 BoxSource = Literal["detector", "mask"]
 TileMode = Literal["auto", "off", "on"]
-EngineName = Literal["auto", "local", "ray", "sequential"]
+EngineName = Literal["auto", "ray", "sequential"]
 DEFAULT_RECIPE_NAME = "autolabel.toml"
 RECIPE_ENTRY_POINTS = "autolabel.recipes"
 
@@ -98,7 +98,7 @@ class Recipe(_Settings):
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="images of one batch and of one commit")
     engine: EngineName = Field(
-        "auto", description='"local": this machine; "ray": a Ray cluster; "sequential": no overlap, to compare with'
+        "auto", description='"auto": this machine, all its GPUs; "ray": a Ray cluster; "sequential": one step after another'
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="processes with a model set each; default: one for each GPU, else one"
@@ -106,6 +106,12 @@ class Recipe(_Settings):
     cost_per_hour: Annotated[float, Field(ge=0)] | None = Field(
         None, description="price of an hour of the machine, for the cost of 1,000 images; any currency"
     )
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_its_present_name(cls, value: object) -> object:
+        # Runs and recipes from before there was one word for it.
+        return "auto" if value == "local" else value
 
     def ontology(self) -> Ontology:
         """Build the ontology from ``classes`` or from ``prompt``.

@@ -64,7 +64,7 @@ class Pace(BaseModel):
     load_seconds: float = 0.0
     busy_seconds: dict[str, float] = Field(default_factory=dict)
     forward_seconds: dict[str, float] = Field(default_factory=dict)
-    engine: str = "local"
+    engine: str = "auto"
     processes: int = 1
     cost_per_hour: float | None = None
 

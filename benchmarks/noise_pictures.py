@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ def make_pictures(
 ) -> Path:
     """Write ``count`` pictures of a split, from its ``first`` on, and their COCO labels; returns the labels' file."""
     from training.generator.editions import EDITIONS, SAMPLES
+    from training.processes import process_pool
     from training.seeds import SPLITS
 
     chosen = EDITIONS[edition] if edition else SAMPLES
@@ -56,7 +56,7 @@ def make_pictures(
     folder = out / "images"
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(str(folder), SPLITS[split].start + first + i, chosen.name) for i in range(count)]
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         pictures = list(pool.map(_make, jobs, chunksize=4))
     images, annotations = [], []
     for number, picture in enumerate(pictures, 1):

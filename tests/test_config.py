@@ -121,3 +121,9 @@ def test_a_classifier_that_is_not_there_cannot_assign() -> None:
     assert Recipe(classifier="none").assigner() == "detector"
     with pytest.raises(ConfigError, match='assign = "fused" needs a classifier'):
         Recipe(classifier="none", assign="fused").assigner()
+
+
+def test_an_engines_former_name_is_still_read() -> None:
+    assert Recipe.model_validate({"engine": "local"}).engine == "auto"
+    with pytest.raises(ValueError, match="engine"):
+        Recipe.model_validate({"engine": "global"})

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1), help="Images of a batch, and of a commit.  [default: 16]")
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "local", "ray", "sequential"]),
+    type=click.Choice(["auto", "ray", "sequential"]),
     help="Where: this machine, or a Ray cluster.  [default: auto]",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes with models of their own.  [default: one a GPU]")
@@ -169,7 +169,7 @@ def _finish(
     summary = run_summary(labelled, seconds, done)
     found = _judge(screen, labelled) if noise and labelled.manifest.counts.get("annotations") else None
     if found is not None:
-        summary["flagged"] = found
+        summary["flagged"] = found.flagged
     if report:
         from autolabel.report import write_report
 
@@ -184,9 +184,8 @@ def _finish(
         screen.say("nothing to do: every image was labelled before")
     if (hint := empty_hint(labelled)) is not None:
         screen.say(hint)
-    if found:
-        flags = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in found.items())
-        screen.say(f"labels to look at: {flags}; the report shows the worst, autolabel review all")
+    for line in flag_lines(found) if found is not None else []:
+        screen.say(line)
     if report:
         screen.say(f"report: [bold]{summary['report']}[/bold]")
     if labelled.manifest.status == "partial":
@@ -200,13 +199,13 @@ def _judged(labelled: Run) -> bool:
     return up_to_date(labelled)
 
 
-def _judge(screen: Screen, labelled: Run) -> dict[str, int] | None:
+def _judge(screen: Screen, labelled: Run) -> NoiseResult | None:
     """Look for label noise; what goes wrong there costs the flags and not the labels."""
     from autolabel.quality import find_noise
 
     screen.note("looking for label noise")
     try:
-        return find_noise(labelled).flagged
+        return find_noise(labelled)
     except Exception as error:  # hours of labeling must not end in the traceback of a last, optional step
         screen.note(f"warning: label noise was not looked for: {type(error).__name__}: {error}")
         return None

@@ -48,7 +48,7 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> autolab
 
 @pytest.mark.parametrize(
     "settings",
-    [{"engine": "local"}, {"engine": "local", "batch_size": 3}, {"engine": "sequential", "batch_size": 16}],
+    [{"engine": "auto"}, {"engine": "auto", "batch_size": 3}, {"engine": "sequential", "batch_size": 16}],
     ids=str,
 )
 def test_labels_hang_on_no_engine_and_no_batch(
@@ -71,7 +71,7 @@ def test_labels_hang_on_no_engine_and_no_batch(
 
 def test_the_same_portions_give_the_same_bits(images: Path, tmp_path: Path) -> None:
     """Four images go from stage to stage together, here and there: threads alone must change nothing at all."""
-    runs = [label(images, tmp_path / engine, engine=engine, batch_size=4) for engine in ("sequential", "local")]
+    runs = [label(images, tmp_path / engine, engine=engine, batch_size=4) for engine in ("sequential", "auto")]
     one, other = (
         {str(path.relative_to(run.path)): shards.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
         for run in runs

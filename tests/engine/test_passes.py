@@ -46,7 +46,7 @@ def test_every_engine_makes_the_same_run(workspace: Path, models: Models) -> Non
     (images / "020.png").write_bytes(b"not an image")
     kept = {
         engine: autolabel.run(images, prompt="scratch. dent.", path=engine, engine=engine, batch_size=5, **models)
-        for engine in ("sequential", "local", "auto")
+        for engine in ("sequential", "auto")
     }
     expected = kept.pop("sequential")
     assert len(stage_files(expected)) == 8 * 5
@@ -64,13 +64,13 @@ def test_a_changed_classifier_goes_through_the_engine(workspace: Path, models: M
 
     images = write_pictures(workspace / "images", 12)
     runs = {}
-    for engine in ("sequential", "local"):
+    for engine in ("sequential", "auto"):
         settings = {"path": engine, "engine": engine, "batch_size": 5}
         autolabel.run(images, prompt="scratch. dent.", **settings, **models)
         before = models.calls()
         runs[engine] = autolabel.run(images, prompt="scratch. dent.", **settings, **{**models, "classifier": Other()})
         assert models.calls() == before
-    assert stage_files(runs["local"]) == stage_files(runs["sequential"])
+    assert stage_files(runs["auto"]) == stage_files(runs["sequential"])
 
 
 def test_images_without_proposals_are_not_read_for_a_new_classifier(

@@ -23,39 +23,59 @@ from tests.engine.helpers import setup_of, works_of
 PATIENCE_S = 30
 
 
-def test_tickets_are_admitted_in_order() -> None:
-    budget = PixelBudget(100)
-    order: list[int] = []
+class Watched(PixelBudget):
+    """Notes who was let in, in order, and says when somebody has begun to wait."""
 
-    def ask(ticket: int) -> None:
-        budget.admit(ticket, 10)
-        order.append(ticket)
+    def __init__(self, portion: int) -> None:
+        super().__init__(portion)
+        self.admitted: list[int] = []
+        self._waits: dict[int, threading.Event] = {}
+        self._wait_for_change = self._changed.wait
+        self._changed.wait = self._note_and_wait  # type: ignore[method-assign]
 
-    threads = [threading.Thread(target=ask, args=(ticket,)) for ticket in (2, 1)]
-    for thread in threads:
+    def _note_and_wait(self, timeout: float | None = None) -> bool:
+        self._waits[threading.get_ident()].set()  # the lock is held here, and given up only in the wait
+        return self._wait_for_change(timeout)
+
+    def _pass(self, ticket: int) -> None:
+        self.admitted.append(ticket)
+        super()._pass(ticket)
+
+    def ask(self, ticket: int, pixels: int) -> threading.Thread:
+        """Ask in a thread of its own, and return when it is let in or waits."""
+        waits = threading.Event()
+
+        def admit() -> None:
+            self._waits[threading.get_ident()] = waits
+            self.admit(ticket, pixels)
+            waits.set()
+
+        thread = threading.Thread(target=admit, daemon=True)
         thread.start()
-    assert order == []
+        assert waits.wait(PATIENCE_S)
+        return thread
+
+
+def test_tickets_are_admitted_in_order() -> None:
+    budget = Watched(100)
+    threads = [budget.ask(ticket, 10 * ticket) for ticket in (3, 1, 2)]
+    assert (budget.admitted, budget.held) == ([], 0), "they wait for ticket 0, in whatever order they came"
     budget.settle(0)
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert sorted(order) == [1, 2]
-    assert budget.held == 20
+    assert budget.admitted == [0, 1, 2, 3]
+    assert budget.held == 60
 
 
 def test_a_full_budget_waits_until_room_is_given_back() -> None:
-    budget = PixelBudget(100)
+    budget = Watched(100)
     budget.admit(0, 250)
-    admitted = threading.Event()
-
-    def ask() -> None:
-        budget.admit(1, 50)
-        admitted.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    assert not admitted.wait(0.1)
+    thread = budget.ask(1, 50)
+    assert budget.admitted == [0]
     budget.lend()
     budget.give_back(250)
-    assert admitted.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
+    assert (budget.admitted, budget.held) == ([0, 1], 50)
 
 
 def test_who_waits_is_sent_home_when_the_budget_closes() -> None:
