@@ -98,7 +98,7 @@ class Recipe(_Settings):
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="images of one batch and of one commit")
     engine: EngineName = Field(
-        "auto", description='"auto": this machine, all its GPUs; "ray": a Ray cluster; "sequential": one step after another'
+        "auto", description='"auto": this machine; "ray": a Ray cluster; "sequential": no overlap, to compare with'
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="processes with a model set each; default: one for each GPU, else one"

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autolabel import columns
 from autolabel.errors import StoreError
 from autolabel.geometry import mask_boxes
 from autolabel.manifest import write_atomically
@@ -208,11 +209,11 @@ def _encode(table: pa.Table, metadata: bytes) -> bytes:
     return data
 
 
-def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def _read(path: Path, names: Sequence[str] | None = None) -> pa.Table:
     def read(path: Path) -> pa.Table:
         # A shard's file is small: what `pq.read_table` prepares for data sets of many files costs more than the file.
         with pq.ParquetFile(path) as file:
-            return file.read(columns=columns, use_threads=False)
+            return file.read(columns=names, use_threads=False)
 
     return _guarded(path, read)
 
@@ -237,14 +238,14 @@ def images_table(rows: Sequence[ImageRow]) -> pa.Table:
         }
         for row in rows
     ]
-    return pa.Table.from_pylist(values, schema=_IMAGES)
+    return columns.table(values, _IMAGES)
 
 
 def read_images(path: Path) -> tuple[ImageRow, ...]:
     """Read a shard's images back."""
-    columns = _read(path).to_pydict()
-    stages, errors, messages = (columns.pop(name) for name in ("error_stage", "error", "message"))
-    rows = map(ImageRow, *(columns[name] for name in ("path", "uri", "fingerprint", "image_id", "width", "height")))
+    stored = _read(path).to_pydict()
+    stages, errors, messages = (stored.pop(name) for name in ("error_stage", "error", "message"))
+    rows = map(ImageRow, *(stored[name] for name in ("path", "uri", "fingerprint", "image_id", "width", "height")))
     return tuple(
         replace(row, failure=Failure(row.path, stage, error, message)) if stage else row
         for row, stage, error, message in zip(rows, stages, errors, messages, strict=True)
@@ -262,17 +263,17 @@ def read_listing(path: Path) -> list[tuple[str, str, str, Failure | None]]:
 
 def detect_table(detected: Detected) -> pa.Table:
     """Table of a shard's proposals."""
-    columns = [pa.array(detected.images, pa.int32())]
-    columns += [pa.array(detected.boxes_xyxy[:, i], pa.float32()) for i in range(4)]
-    columns.append(_lists(detected.class_scores, pa.float32()))
-    return pa.Table.from_arrays(columns, schema=_DETECT)
+    arrays = [columns.numbers(detected.images, pa.int32())]
+    arrays += [columns.numbers(detected.boxes_xyxy[:, i], pa.float32()) for i in range(4)]
+    arrays.append(_lists(detected.class_scores, pa.float32()))
+    return pa.Table.from_arrays(arrays, schema=_DETECT)
 
 
 def read_detect(path: Path, class_count: int) -> Detected:
     """Read a shard's proposals back."""
     table = _read(path)
     return Detected(
-        table.column("image").to_numpy().astype(np.int32),
+        columns.to_numpy(table.column("image")).astype(np.int32),
         _boxes(table),
         _matrix(table.column("class_scores"), len(table), class_count),
     )
@@ -281,14 +282,14 @@ def read_detect(path: Path, class_count: int) -> Detected:
 def segment_table(segmented: Segmented) -> pa.Table:
     """Table of a shard's masks, one row for each proposal."""
     masks = segmented.masks
-    columns = [
-        pa.array([m.height if m else None for m in masks], pa.int32()),
-        pa.array([m.width if m else None for m in masks], pa.int32()),
-        pa.array([m.counts if m else None for m in masks], pa.binary()),
-        pa.array(segmented.scores, pa.float32()),
+    arrays = [
+        columns.column([m.height if m else None for m in masks], pa.int32()),
+        columns.column([m.width if m else None for m in masks], pa.int32()),
+        columns.blobs(m.counts if m else None for m in masks),
+        columns.numbers(segmented.scores, pa.float32()),
         _lists(mask_boxes(masks), pa.float32()),
     ]
-    return pa.Table.from_arrays(columns, schema=_SEGMENT)
+    return pa.Table.from_arrays(arrays, schema=_SEGMENT)
 
 
 def read_outlines(path: Path) -> Outlined:
@@ -296,7 +297,7 @@ def read_outlines(path: Path) -> Outlined:
     table = _read(path, ["mask_score", "mask_box"])
     if "mask_box" not in table.column_names:  # a run from before they were kept
         return Outlined.of(read_segment(path))
-    scores = table.column("mask_score").to_numpy().astype(np.float32)
+    scores = columns.to_numpy(table.column("mask_score")).astype(np.float32)
     return Outlined(_matrix(table.column("mask_box"), len(table), 4), scores)
 
 
@@ -307,16 +308,16 @@ def read_segment(path: Path) -> Segmented:
     masks = tuple(
         None if data is None else Mask(h, w, data) for h, w, data in zip(heights, widths, counts, strict=True)
     )
-    return Segmented(masks, table.column("mask_score").to_numpy().astype(np.float32))
+    return Segmented(masks, columns.to_numpy(table.column("mask_score")).astype(np.float32))
 
 
 def classify_table(classified: Classified, count: int) -> pa.Table:
     """Table of a shard's probabilities and embeddings, one row for each of ``count`` proposals."""
-    columns = [
+    arrays = [
         pa.nulls(count, field.type) if values is None else _lists(values, field.type.value_type)
         for values, field in zip((classified.probs, classified.embeddings), _CLASSIFY, strict=True)
     ]
-    return pa.Table.from_arrays(columns, schema=_CLASSIFY)
+    return pa.Table.from_arrays(arrays, schema=_CLASSIFY)
 
 
 def read_probs(path: Path, class_count: int) -> Float | None:
@@ -339,16 +340,16 @@ def read_classify(path: Path, class_count: int) -> Classified:
 
 def resolve_table(resolved: Resolved) -> pa.Table:
     """Table of a shard's annotations."""
-    columns = [
-        pa.array(resolved.proposals, pa.int32()),
-        pa.array(resolved.ids, pa.string()),
-        pa.array(resolved.label_ids, pa.int32()),
-        pa.array(resolved.labels, pa.string()),
+    arrays = [
+        columns.numbers(resolved.proposals, pa.int32()),
+        columns.texts(resolved.ids),
+        columns.numbers(resolved.label_ids, pa.int32()),
+        columns.texts(resolved.labels),
     ]
-    table = pa.Table.from_arrays(columns, schema=_RESOLVE)
+    table = pa.Table.from_arrays(arrays, schema=_RESOLVE)
     if resolved.boxes_xyxy is not None:
         for place, name in enumerate(_BOX):
-            table = table.append_column(name, pa.array(resolved.boxes_xyxy[:, place], pa.float32()))
+            table = table.append_column(name, columns.numbers(resolved.boxes_xyxy[:, place], pa.float32()))
     return table
 
 
@@ -360,9 +361,9 @@ def read_resolve(path: Path) -> Resolved:
 def to_resolved(table: pa.Table) -> Resolved:
     """Take annotations from a table's columns."""
     return Resolved(
-        table.column("proposal").to_numpy().astype(np.int32),
+        columns.to_numpy(table.column("proposal")).astype(np.int32),
         tuple(table.column("id").to_pylist()),
-        table.column("label_id").to_numpy().astype(np.int32),
+        columns.to_numpy(table.column("label_id")).astype(np.int32),
         tuple(table.column("label").to_pylist()),
         _boxes(table) if _BOX[0] in table.column_names else None,
     )
@@ -380,21 +381,17 @@ def add_up(notes: Iterable[StageNotes]) -> tuple[float, Counter[str], list[Failu
 
 
 def _boxes(table: pa.Table) -> Float:
-    boxes: Float = np.stack([table.column(name).to_numpy() for name in _BOX], axis=1).astype(np.float32)
+    boxes: Float = np.stack([columns.to_numpy(table.column(name)) for name in _BOX], axis=1).astype(np.float32)
     return boxes
 
 
 def _lists(matrix: Float, value_type: pa.DataType) -> pa.ListArray:
     rows, width = matrix.shape
-    values = np.ascontiguousarray(matrix).reshape(-1)
-    if pa.types.is_float16(value_type):
-        values = values.astype(np.float16)
-    offsets = np.arange(rows + 1, dtype=np.int32) * width
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, value_type))
+    return columns.lists(columns.numbers(matrix.reshape(-1), value_type), np.full(rows, width))
 
 
 def _matrix(column: pa.ChunkedArray, rows: int, width: int) -> Float:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    flat = columns.to_numpy(column.combine_chunks().flatten())
     if flat.size != rows * width:
         raise StoreError(f"stored rows have {flat.size} values, expected {rows} x {width}; the shard is damaged")
     matrix: Float = flat.reshape(rows, width).astype(np.float32)
