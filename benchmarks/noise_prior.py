@@ -53,7 +53,7 @@ def own_rows(folder: Path, *, second: bool, without: tuple[str, ...] = ()) -> Ro
     lost = np.zeros(len(views.rows), np.bool_)
     for image in range(len(pictures)):
         mine, real = np.flatnonzero(labels.image == image), np.flatnonzero(truth.image == image)
-        iou = box_iou(labels.boxes_xyxy[mine], truth.boxes_xyxy[real])
+        iou = box_iou(labels.shown_xyxy[mine], truth.boxes_xyxy[real])
         best[mine] = iou.max(1, initial=0)
         if len(real):
             shown[mine] = truth.label[real][iou.argmax(1)]
@@ -77,7 +77,7 @@ def planted_rows(folder: Path, *, second: bool, opinions: bool) -> Rows:
     pictures = pictures_of(run)
     truth: Labels = read_labels(folder / "coco.json", pictures, run.labels).labels
     classes = len(run.labels.classes)
-    found = [evidence_of_run(run, pictures, masks=False).evidence]
+    found = [evidence_of_run(run, pictures, masks=False, boxes="mask").evidence]
     found += [read_second_look(run, pictures, classes)] if second else []
     evidence = joined(found, classes)
     if not opinions:

@@ -18,11 +18,13 @@ from autolabel.commands.common import (
     screen_for,
     threshold_options,
 )
+from autolabel.commands.flags import flag_lines
 
 if TYPE_CHECKING:
     from autolabel.console import Screen
     from autolabel.dataset import Run
     from autolabel.execute import Progress
+    from autolabel.quality import NoiseResult
 
 
 @click.command()

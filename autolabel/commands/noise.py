@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autolabel.commands.common import open_run, output_options, run_argument, screen_for
+from autolabel.commands.flags import flag_lines
 
 if TYPE_CHECKING:
     from autolabel.console import Screen
@@ -84,8 +85,11 @@ def noise(
     options = NoiseOptions(people=people, images=not skip_images, masks=not skip_masks, seed=seed)
     result = find_noise(opened, labels, evidence, out=out, images=images, options=options)
     screen.emit({**asdict(result), "folder": str(result.folder)})
-    flags = ", ".join(f"{count} {kind}" for kind, count in result.flagged.items()) or "nothing"
-    screen.say(f"{result.labels} labels of {result.images} images: {flags} flagged, {result.doubts} doubts")
+    lesser = result.doubts - sum(result.flagged.values())
+    screen.say(f"{result.labels} labels of {result.images} images were judged; {lesser} lesser doubts are not flagged")
+    shown = "autolabel review" if opened is not None and out is None and labels is None else str(result.folder)
+    for line in flag_lines(result, shown) or ["nothing was flagged"]:
+        screen.say(line)
     for note in result.notes:
         screen.say(f"note: {note}")
     screen.say(f"issues: [bold]{result.folder / 'issues.parquet'}[/bold]")

@@ -30,12 +30,13 @@ class Conflicts:
 def find_conflicts(labels: Labels, images: int, names: tuple[str, ...]) -> Conflicts:
     """Compare all labels of an image with each other; crowds are left out."""
     starts = labels.starts(images)
-    a, b, iou = overlapping(labels.boxes_xyxy, starts, labels.boxes_xyxy, starts, floor=_LEAST_SHARE * INSIDE)
+    boxes = labels.shown_xyxy
+    a, b, iou = overlapping(boxes, starts, boxes, starts, floor=_LEAST_SHARE * INSIDE)
     judged = (a < b) & ~labels.crowd[a] & ~labels.crowd[b] & ~(labels.human[a] & labels.human[b])
     a, b, iou = a[judged], b[judged], iou[judged]
-    areas = box_areas(labels.boxes_xyxy)
+    areas = box_areas(boxes)
     smaller, larger = np.minimum(areas[a], areas[b]), np.maximum(areas[a], areas[b])
-    inside = pair_intersections(labels.boxes_xyxy[a], labels.boxes_xyxy[b]) / np.maximum(smaller, 1e-9)
+    inside = pair_intersections(boxes[a], boxes[b]) / np.maximum(smaller, 1e-9)
     same = labels.label[a] == labels.label[b]
     region = iou >= SAME_REGION
     nested = ~region & same & (inside >= INSIDE) & (smaller >= _LEAST_SHARE * larger)

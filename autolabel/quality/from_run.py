@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autolabel.config import BoxSource
+from autolabel.geometry import mask_boxes
 from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.ragged import Flags, Ints, Reals
-from autolabel.types import Correction, Mask
+from autolabel.stages.resolve import settled_boxes
+from autolabel.types import Correction, Float, Mask
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
@@ -42,7 +46,8 @@ def labels_of_run(run: Run) -> Labels:
         if correction.action == "deleted" and correction.effective and correction.before_box is not None:
             deleted.setdefault(correction.path, []).append(correction)
     image: list[int] = []
-    boxes: list[tuple[float, ...]] = []
+    boxes: list[Float] = []
+    shown: list[Float] = []
     label: list[int] = []
     ids: list[str] = []
     human: list[bool] = []
@@ -51,34 +56,39 @@ def labels_of_run(run: Run) -> Labels:
     scores: list[float] = []
     for place, item in enumerate(run):
         for one in item.annotations:
-            image.append(place)
-            boxes.append(one.proposed_box.xyxy)  # proposals and second looks are detectors' boxes as well
             label.append(one.label_id)
             ids.append(one.id)
             human.append(one.origin == "human")
-            crowd.append(False)
             shapes.append(one.mask)
             scores.append(np.nan if one.mask_score is None else one.mask_score)
-        for gone in deleted.get(item.image.path, ()):
-            assert gone.before_box is not None
-            image.append(place)
-            boxes.append(gone.before_box.xyxy)
-            label.append(-1)
-            ids.append(gone.annotation_id)
-            human.append(True)
-            crowd.append(True)
-            shapes.append(None)
-            scores.append(np.nan)
+        gone = deleted.get(item.image.path, [])
+        label += [-1] * len(gone)
+        ids += [one.annotation_id for one in gone]
+        human += [True] * len(gone)
+        shapes += [None] * len(gone)
+        scores += [np.nan] * len(gone)
+        crowd += [False] * len(item.annotations) + [True] * len(gone)
+        image += [place] * (len(item.annotations) + len(gone))
+        # An image's boxes at once, as arrays: a million tuples of numbers take a tenth of what a pass may hold.
+        deleted_xyxy = [one.before_box.xyxy for one in gone if one.before_box is not None]
+        boxes.append(_stacked([*(one.proposed_box.xyxy for one in item.annotations), *deleted_xyxy]))
+        shown.append(_stacked([*(one.box.xyxy for one in item.annotations), *deleted_xyxy]))
+    proposed, settled = np.concatenate([_stacked([]), *boxes]), np.concatenate([_stacked([]), *shown])
     return Labels(
         np.array(image, np.int64),
-        np.array(boxes, np.float32).reshape(-1, 4),
+        proposed,
         np.array(label, np.int64),
         ids,
         np.array(human, np.bool_),
         np.array(crowd, np.bool_),
         shapes if any(shape is not None for shape in shapes) else None,
         np.array(scores, np.float32),
+        None if np.array_equal(proposed, settled) else settled,
     )
+
+
+def _stacked(boxes: Sequence[Sequence[float]]) -> Float:
+    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def reviewed_images(run: Run, pictures: Pictures) -> Flags:
@@ -87,12 +97,16 @@ def reviewed_images(run: Run, pictures: Pictures) -> Flags:
     return np.array([key in done for key in zip(pictures.paths, pictures.ids, strict=True)], np.bool_)
 
 
-def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence:
-    """Read all proposals: both opinions over the run's classes, embeddings and mask scores."""
+def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool, boxes: BoxSource = "detector") -> RunEvidence:
+    """Read all proposals: both opinions over the run's classes, embeddings and mask scores.
+
+    The run's own labels are found again by the detector's ``boxes``; labels from elsewhere are better judged by those
+    of the masks, which lie closer.
+    """
     known, classes = len(run.ontology.classes), len(run.labels.classes)
     place_of = {path: place for place, path in enumerate(pictures.paths)}
     image: list[Ints] = []
-    boxes: list[Reals] = []
+    found: list[Reals] = []
     scores: list[Reals] = []
     probs: list[Reals] = []
     embeddings: list[Reals] = []
@@ -103,7 +117,8 @@ def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence
         if not count:
             continue  # a shard without proposals does not know how wide its embeddings would be
         image.append(np.full(count, place_of[one.image.path], np.int64))
-        boxes.append(one.boxes_xyxy)
+        own = one.boxes_xyxy
+        found.append(own if boxes == "detector" else settled_boxes(own, mask_boxes(one.masks), one.mask_scores))
         scores.append(one.class_scores.astype(np.float16))
         mask_scores.append(one.mask_scores)
         if one.class_probs is not None:
@@ -121,13 +136,13 @@ def evidence_of_run(run: Run, pictures: Pictures, *, masks: bool) -> RunEvidence
         classifier = np.concatenate(probs)
         negative = classifier[:, known:].astype(np.float32).sum(1)
         opinions.append((CLASSIFIER, _widened(classifier[:, :known], classes)))
-    own = detector[:, :known].astype(np.float32)
+    by_class = detector[:, :known].astype(np.float32)
     segmented = np.concatenate(mask_scores).astype(np.float32)
     evidence = Evidence(
         images,
-        np.concatenate(boxes).astype(np.float32),
-        own.argmax(1),
-        own.max(1),
+        np.concatenate(found).astype(np.float32),
+        by_class.argmax(1),
+        by_class.max(1),
         np.zeros(len(images), np.int64),
         ("proposals",),
         tuple(opinions),

@@ -16,7 +16,7 @@ from autolabel.quality.material import Labels
 from autolabel.quality.opinions import MATCH_IOU, Opinions, opinions_of
 from autolabel.quality.own import class_probabilities, independent, own_proposal, score_own
 from autolabel.quality.prior import ANY, LOST, Lesson, curves, relative, score_by_prior, usual_pivots, views_of
-from autolabel.quality.ragged import Flags, Ints, Reals
+from autolabel.quality.ragged import Flags, Ints, Reals, pair_iou
 from autolabel.quality.table import IssueRows, Judged
 
 if TYPE_CHECKING:
@@ -156,11 +156,12 @@ def _box_issues(
     material: Material, judged: Judged, open_: Flags, opinions: Opinions, *, boxes: BoxScores, likely: float
 ) -> None:
     labels, names, evidence = material.labels, material.names, opinions.evidence
-    place, other, iou = boxes.support.place, boxes.support.other, boxes.support.iou
+    place, other = boxes.support.place, boxes.support.other
     total = np.sum([boxes.error[kind] for kind in KINDS], axis=0)
     likeliest = np.max([boxes.error[kind] for kind in KINDS], axis=0)
     there = np.where(place >= 0, opinions.object[place] if len(evidence) else 0, 0)
     better = evidence.boxes_xyxy[place] if len(evidence) else labels.boxes_xyxy
+    iou = np.where(place >= 0, pair_iou(labels.shown_xyxy, better), 0)
 
     def swap(row: int) -> str:
         named = names[other[row]] if other[row] >= 0 else "another class"

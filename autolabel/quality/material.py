@@ -32,7 +32,9 @@ class Labels:
     """N labels: image and class ``(N,)``, boxes ``(N, 4)`` px.
 
     ``human`` marks what a person decided, ``crowd`` a region that holds many of its class; neither is judged.
-    ``shapes`` are COCO segmentations (run-length or polygons), None where there is only a box.
+    ``shapes`` are COCO segmentations (run-length or polygons), None where there is only a box. ``settled_xyxy``
+    ``(N, 4)`` px are the boxes that people see, where those are not what is compared with evidence: a run's evidence
+    are detectors' boxes, so its labels are compared by theirs too, though their masks may have given them others.
     """
 
     image: Ints
@@ -43,9 +45,15 @@ class Labels:
     crowd: Flags
     shapes: Sequence[Any] | None = None
     mask_scores: Reals | None = None
+    settled_xyxy: Float | None = None
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @property
+    def shown_xyxy(self) -> Float:
+        """Boxes ``(N, 4)`` px as people see them."""
+        return self.boxes_xyxy if self.settled_xyxy is None else self.settled_xyxy
 
     def starts(self, images: int) -> Ints:
         """Where each image's labels begin, ``(images + 1,)``."""

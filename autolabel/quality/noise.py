@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from autolabel.corrections import FOLDER as DECISIONS
@@ -52,7 +53,11 @@ class NoiseOptions:
 
 @dataclass(frozen=True, slots=True)
 class NoiseResult:
-    """What a pass found: the folder of its files, counts of labels, of flags by kind, and notes about the method."""
+    """What a pass found: the folder of its files, counts of labels, of flags by kind, and notes about the method.
+
+    ``labels_flagged`` labels have a flag of one of the ``label_kinds``; of the flagged places where something was
+    overlooked, ``overlooked_expected`` are real if the stated probabilities hold.
+    """
 
     folder: Path
     labels: int
@@ -61,6 +66,9 @@ class NoiseResult:
     doubts: int
     notes: tuple[str, ...]
     seconds: float
+    label_kinds: tuple[str, ...] = ()
+    labels_flagged: int = 0
+    overlooked_expected: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,10 @@ def find_noise(
     table = judged.issues.table()
     qualities = quality_table(material.labels, material.pictures, material.names, judged.qualities)
     write_tables(folder, table, qualities, notes)
-    flagged = Counter(table.filter(table.column("flagged")).column("kind").to_pylist())
+    flags = table.filter(table.column("flagged"))
+    flagged = Counter(flags.column("kind").to_pylist())
+    of_labels = flags.filter(pc.is_valid(flags.column("annotation_id")))
+    overlooked = flags.filter(pc.equal(flags.column("kind").cast(pa.string()), "overlooked")).column("quality")
     return NoiseResult(
         folder,
         int((~material.labels.crowd).sum()),
@@ -131,6 +142,9 @@ def find_noise(
         len(table),
         tuple(notes["notes"]),
         time.perf_counter() - started,
+        tuple(sorted(set(of_labels.column("kind").to_pylist()))),
+        len(of_labels.column("annotation_id").unique()),
+        len(overlooked) - float(pc.sum(overlooked).as_py() or 0.0),
     )
 
 
@@ -191,9 +205,8 @@ def _of_file(
     audit = read_labels(labels, pictures, run.labels if run is not None else None)
     found: list[Evidence] = []
     if run is not None:
-        found.append(
-            evidence_of_run(run, audit.pictures, masks=options.masks and audit.labels.shapes is not None).evidence
-        )
+        shapes = options.masks and audit.labels.shapes is not None
+        found.append(evidence_of_run(run, audit.pictures, masks=shapes, boxes="mask").evidence)
         found.append(read_second_look(run, audit.pictures, len(audit.classes)))
     found += [read_results(path, audit.pictures, audit.image_of, audit.class_of) for path in evidence]
     if not found:

@@ -17,6 +17,7 @@ from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.ragged import Flags, Ints, Reals, best_of, best_place, overlapping, pair_intersections
 
 MATCH_IOU = 0.5
+_DELETED_IOU = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ def surroundings(evidence: Evidence, labels: Labels, images: int) -> Surrounding
     free = any_iou < MATCH_IOU
     crowd = labels.crowd[l_rows] & same & (inside > 0.5)
     free[e_rows[crowd]] = False
+    # What a person deleted is asked for no more, though they saw the mask's box and the evidence is a detector's.
+    free[e_rows[(labels.label[l_rows] < 0) & (iou >= _DELETED_IOU)]] = False
     return Surroundings(
         free,
         any_iou,

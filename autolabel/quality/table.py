@@ -92,7 +92,7 @@ def quality_table(labels: Labels, pictures: Pictures, names: tuple[str, ...], qu
         "image_id": [pictures.ids[labels.image[row]] for row in rows],
         "annotation_id": [labels.ids[row] for row in rows],
         "label": [names[labels.label[row]] if labels.label[row] >= 0 else None for row in rows],
-        **{name: labels.boxes_xyxy[rows, place] for place, name in enumerate(_BOX)},
+        **{name: labels.shown_xyxy[rows, place] for place, name in enumerate(_BOX)},
         **{name: _known(values[rows]) for name, values in qualities.items()},
         "quality": _known(worst),
     }
