@@ -52,7 +52,7 @@ def read_issues_table(run: Path) -> pa.Table:
     """Read a run's label issues as an Arrow table; empty when no noise pass was made."""
     path = run / FILE
     if not path.is_file():
-        return SCHEMA.empty_table()
+        return columns.table([], SCHEMA)
     try:
         with pq.ParquetFile(path) as file:
             return file.read(use_threads=False)

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from autolabel.errors import ModelError
 from autolabel.models.dino import DinoDetector, DinoModel, DinoOptions, exact_heads
-from autolabel.models.dino_layers import quicken
+from autolabel.models.dino_layers import quicken, trust_shapes
 from autolabel.models.hub import locate
 from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
@@ -72,6 +72,7 @@ class Network:
 
     def __init__(self, model: Any) -> None:
         quicken(model)
+        trust_shapes(model)
         self.model = model
         self.text = TextOnce.over(model.model.text_backbone)
 

@@ -12,7 +12,7 @@ from transformers.models.grounding_dino import modeling_grounding_dino as plain
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as mm
 
 from autolabel.models import dino_layers
-from autolabel.models.dino_layers import fused, quicken, sampled
+from autolabel.models.dino_layers import fused, quicken, sampled, trust_shapes
 from tests.models.random_models import shake
 
 SIZES = [(5, 7), (3, 4), (1, 1)]
@@ -105,3 +105,20 @@ def test_a_whole_detector_answers_as_before(checkpoint, kind):
     answer = model(**asked)
     torch.testing.assert_close(answer.pred_boxes, expected.pred_boxes, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(answer.logits.sigmoid(), expected.logits.sigmoid(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["grounding-dino", "mm-grounding-dino"])
+@torch.inference_mode()
+def test_shapes_are_not_checked_in_this_model_alone(checkpoint, kind, monkeypatch):
+    from transformers import AutoModelForZeroShotObjectDetection
+
+    path = checkpoint("detector", kind=kind)
+    model, other = (AutoModelForZeroShotObjectDetection.from_pretrained(path).eval() for _ in range(2))
+    asked = {"pixel_values": _random(1, 3, 96, 128), "input_ids": torch.tensor([[101, 1030, 1012, 102]])}
+    expected = model(**asked)
+    assert trust_shapes(model) == 2 + 2  # two encoder layers, two decoder layers
+    assert trust_shapes(model) == 0
+    monkeypatch.setattr("torch._check_tensor_all_with", lambda *_: pytest.fail("checked"))
+    torch.testing.assert_close(model(**asked).logits, expected.logits, atol=0, rtol=0)
+    with pytest.raises(pytest.fail.Exception, match="checked"):
+        other(**asked)
