@@ -211,8 +211,9 @@ def _encode(table: pa.Table, metadata: bytes) -> bytes:
 
 def _read(path: Path, names: Sequence[str] | None = None) -> pa.Table:
     def read(path: Path) -> pa.Table:
-        # A shard's file is small: what `pq.read_table` prepares for data sets of many files costs more than the file.
-        with pq.ParquetFile(path) as file:
+        # A shard's file is small: what `pq.read_table` prepares for data sets of many files costs more than the file,
+        # and so does opening a path, where all of the file is wanted.
+        with pq.ParquetFile(path if names else pa.BufferReader(path.read_bytes())) as file:
             return file.read(columns=names, use_threads=False)
 
     return _guarded(path, read)

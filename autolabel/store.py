@@ -39,6 +39,7 @@ from autolabel.types import Failure
 _STAGES = ("detect", "segment", "classify")
 # Threads wait for the disk, and for Parquet's decoders, which leave Python's lock.
 _THREADS = 8
+_READERS = 2  # to read small files is all work: more threads only wait for each other, at twice the cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ class RunFolder:
             ]
 
         places: dict[str, Place] = {}
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             for found in pool.map(read, self.numbers()):
                 places.update(found)
         return places

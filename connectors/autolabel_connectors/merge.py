@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from autolabel.corrections import SAME_OBJECT_IOU, overlap_iou
@@ -52,7 +52,7 @@ class Plan:
 
 def shape_digest(region: Region) -> str:
     """Stand for a region's geometry alone, so that a change of label can be told from a change of shape."""
-    return digest(replace(region, label=None))
+    return digest(region, with_label=False)
 
 
 def added_id(source: str, task: str, remote_id: str) -> str:

@@ -150,12 +150,12 @@ def outline(mask: Mask, max_vertices: int = 100) -> Outline:
     return _outline(mask, mask_parts(mask), max_vertices)
 
 
-def digest(region: Region) -> str:
+def digest(region: Region, *, with_label: bool = True) -> str:
     """Fingerprint of a region's label and geometry: 16 hex digits that change if and only if a person changed it.
 
     A box counts to 0.01 px, a mask by its pixels. Scores, notes and ids do not count.
     """
-    parts = [region.label or ""]
+    parts = [(region.label or "") if with_label else ""]
     if region.mask is not None:
         parts += [f"{region.mask.height}x{region.mask.width}", region.mask.counts.decode("ascii")]
     elif region.box is not None:

@@ -53,7 +53,7 @@ def main() -> None:
     import autolabel
     from autolabel.connect import PushOptions, Target
     from autolabel_connectors.label_studio import LabelStudioConnector
-    from autolabel_connectors.label_studio.http import Patience
+    from autolabel_connectors.label_studio.retrying import Patience
 
     for line in sys.stdin:
         folder, run, title, url, token = json.loads(line)

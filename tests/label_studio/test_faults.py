@@ -17,7 +17,7 @@ from autolabel.errors import AutolabelError
 from autolabel.issues import write_issues
 from autolabel.types import LabelIssue
 from autolabel_connectors.label_studio import LabelStudioConnector
-from autolabel_connectors.label_studio.http import Patience
+from autolabel_connectors.label_studio.retrying import Patience
 from tests.label_studio.fault_proxy import FAULTS, Fault, FaultProxy, at, first_time
 from tests.label_studio.pusher import Pusher
 from tests.label_studio.server import LabelStudioServer

@@ -299,12 +299,12 @@ def test_images_of_one_content_share_an_upload_but_not_a_task(bench: Bench, make
 def test_uploads_come_in_batches_and_odd_formats_as_png(bench: Bench, workspace, monkeypatch):
     from PIL import Image
 
-    from autolabel_connectors.label_studio import media
+    from autolabel_connectors.label_studio import uploads
     from tests.conftest import write_pictures
 
     folder = write_pictures(workspace / "images", 5)
     Image.open(folder / "000.png").save(folder / "a b ü.tiff")
-    monkeypatch.setattr(media, "MAX_FILES", 2)
+    monkeypatch.setattr(uploads, "MAX_FILES", 2)
     run = autolabel.run(prompt="scratch. dent.", **models())
     bench.push(run)
     urls = {task["data"]["path"]: task["data"]["image"] for task in bench.tasks()}

@@ -9,7 +9,8 @@ from autolabel.errors import UsageError
 if TYPE_CHECKING:
     from autolabel.connect import OnStep, PullReport, PushOptions, PushReport, Target
     from autolabel.dataset import Run
-    from autolabel_connectors.label_studio.http import Api, Patience
+    from autolabel_connectors.label_studio.http import Api
+    from autolabel_connectors.label_studio.retrying import Patience
 
 
 class LabelStudioConnector:

@@ -20,13 +20,13 @@ from pydantic_core import to_json
 from autolabel.types import AnnotatedImage, Image
 from autolabel_connectors.ahead import Ahead
 from autolabel_connectors.label_studio.compose import Wanted
-from autolabel_connectors.label_studio.http import TooLargeError, UnsureError
+from autolabel_connectors.label_studio.errors import TooLargeError, UnsureError
 from autolabel_connectors.label_studio.session import WINDOW, Session, count_regions
 from autolabel_connectors.ranking import priority
 
 if TYPE_CHECKING:
     from autolabel_connectors.label_studio.existing import Existing
-    from autolabel_connectors.label_studio.media import Shown
+    from autolabel_connectors.label_studio.uploads import Shown
 
 LEAST = 64
 """A call may be this small, so that the server has something to do early; what follows is composed meanwhile."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autolabel_connectors.label_studio.compose import Wanted
-from autolabel_connectors.label_studio.http import MissingError, UnsureError
+from autolabel_connectors.label_studio.errors import MissingError, UnsureError
 from autolabel_connectors.label_studio.remote import PAGE, RemoteTask, chunks, read_tasks
 from autolabel_connectors.label_studio.session import Session, count_regions
 from autolabel_connectors.receipts import Receipt

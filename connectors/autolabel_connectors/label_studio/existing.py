@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from autolabel_connectors.ahead import Ahead
 from autolabel_connectors.label_studio.compose import Wanted
 from autolabel_connectors.label_studio.edits import Edit, find_edit, send_edits
-from autolabel_connectors.label_studio.http import MissingError
-from autolabel_connectors.label_studio.remote import Key, RemoteTask, chunks, read_tasks
+from autolabel_connectors.label_studio.errors import MissingError
+from autolabel_connectors.label_studio.remote import Key, RemoteTask, chunks, pages_ahead, read_tasks
 from autolabel_connectors.label_studio.session import Session
 
 _WRITERS = 4
-_PAGES_AHEAD = 2
 
 
 @dataclass(slots=True)
@@ -36,9 +33,8 @@ class Existing:
     def compare(self) -> None:
         """Compare our tasks with the run, send what differs, and remove tasks that are there twice."""
         session, done = self.session, 0
-        with ThreadPoolExecutor(_WRITERS) as pool, Ahead(self._pages(), _PAGES_AHEAD) as pages:
-            while taken := pages.take(1, 1, 1):
-                tasks, self.total = taken[0]
+        with ThreadPoolExecutor(_WRITERS) as pool, pages_ahead(session.api, session.project.id) as pages:
+            for tasks, self.total in pages:
                 found = [edit for task in tasks if (edit := self._edit(task)) is not None]
                 if not session.dry:
                     self.added += send_edits(session, found, pool)
@@ -47,11 +43,6 @@ class Existing:
         if not session.dry:
             session.receipts.note_all({session.task_note(path): [uid, task] for (uid, path), task in self.seen.items()})
         self._remove_twins()
-
-    def _pages(self) -> Iterator[tuple[tuple[list[RemoteTask], int], int]]:
-        """Read the next page while one is compared."""
-        for page in read_tasks(self.session.api, self.session.project.id):
-            yield page, 1
 
     def _edit(self, task: RemoteTask) -> Edit | None:
         """Say what brings a task up to date; None where it is to be left alone."""

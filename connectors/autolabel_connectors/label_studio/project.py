@@ -11,7 +11,8 @@ from typing import Any
 from autolabel.connect import Shape
 from autolabel.errors import UsageError
 from autolabel.ontology import Ontology
-from autolabel_connectors.label_studio.http import Api, MissingError, ServerError, UnsureError
+from autolabel_connectors.label_studio.errors import MissingError, ServerError, UnsureError
+from autolabel_connectors.label_studio.http import Api
 from autolabel_connectors.label_studio.label_config import Controls, check_label_config, label_config
 from autolabel_connectors.label_studio.remote import VERSION_PREFIX
 

@@ -18,9 +18,10 @@ from autolabel.types import Correction, Image, Review
 from autolabel_connectors.account import PullAccount
 from autolabel_connectors.label_studio.compose import payload_of
 from autolabel_connectors.label_studio.convert import from_regions
-from autolabel_connectors.label_studio.http import Api, MissingError
+from autolabel_connectors.label_studio.errors import MissingError
+from autolabel_connectors.label_studio.http import Api
 from autolabel_connectors.label_studio.project import find_project, get_project, gone, read_controls
-from autolabel_connectors.label_studio.remote import Key, RemoteTask, emails, read_tasks
+from autolabel_connectors.label_studio.remote import Key, RemoteTask, emails, pages_ahead
 from autolabel_connectors.merge import compare, corrections_of, shape_digest
 from autolabel_connectors.moments import as_moment
 from autolabel_connectors.receipts import Receipt
@@ -72,22 +73,23 @@ class Pull:
         created: dict[Key, str] = {}
         authors: dict[Key, set[str | None]] = {}
         done = 0
-        for tasks, total in read_tasks(self.api, project):
-            for task in tasks:
-                if task.key is None:
-                    if task.annotations:
-                        self.account.counts["annotated tasks that no push made"] += 1
-                    continue
-                if task.drafted:
-                    self.account.counts["tasks with drafts, not submitted yet"] += 1
-                twin = task.key in created
-                created[task.key] = min(as_moment(task.created_at), created.get(task.key, "~"))
-                if twin and not task.annotations:
-                    continue
-                decisions += self._task(task)
-                authors.setdefault(task.key, set()).update(self._author(a) for a in task.annotations)
-            done += len(tasks)
-            self.on_step("tasks", done, total)
+        with pages_ahead(self.api, project) as pages:
+            for tasks, total in pages:
+                for task in tasks:
+                    if task.key is None:
+                        if task.annotations:
+                            self.account.counts["annotated tasks that no push made"] += 1
+                        continue
+                    if task.drafted:
+                        self.account.counts["tasks with drafts, not submitted yet"] += 1
+                    twin = task.key in created
+                    created[task.key] = min(as_moment(task.created_at), created.get(task.key, "~"))
+                    if twin and not task.annotations:
+                        continue
+                    decisions += self._task(task)
+                    authors.setdefault(task.key, set()).update(self._author(a) for a in task.annotations)
+                done += len(tasks)
+                self.on_step("tasks", done, total)
         return decisions, created, authors
 
     def _task(self, task: RemoteTask) -> list[Decision]:

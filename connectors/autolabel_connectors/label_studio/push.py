@@ -20,9 +20,10 @@ from autolabel.types import LabelIssue
 from autolabel_connectors.account import PushAccount
 from autolabel_connectors.label_studio.additions import Additions
 from autolabel_connectors.label_studio.compose import Composer
+from autolabel_connectors.label_studio.errors import MissingError, ServerError, TooLargeError, UnsureError
 from autolabel_connectors.label_studio.existing import Existing
-from autolabel_connectors.label_studio.http import Api, MissingError, ServerError, TooLargeError, UnsureError
-from autolabel_connectors.label_studio.media import Cloud, Uploads, open_media
+from autolabel_connectors.label_studio.http import Api
+from autolabel_connectors.label_studio.media import Cloud, open_media
 from autolabel_connectors.label_studio.project import (
     Project,
     count_tasks,
@@ -34,6 +35,7 @@ from autolabel_connectors.label_studio.project import (
 )
 from autolabel_connectors.label_studio.session import Session
 from autolabel_connectors.label_studio.tab import show_order
+from autolabel_connectors.label_studio.uploads import Uploads
 from autolabel_connectors.ranking import model_version
 
 if TYPE_CHECKING:

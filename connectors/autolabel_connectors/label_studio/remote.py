@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from autolabel_connectors.label_studio.http import Api, MissingError
+from autolabel_connectors.ahead import Ahead
+from autolabel_connectors.label_studio.errors import MissingError
+from autolabel_connectors.label_studio.http import Api
 
 IMAGE_ID, PATH = "autolabel_image_id", "path"
 """Keys of a task's data that say which image it shows."""
 
 VERSION_PREFIX = "autolabel-"
 PAGE = 100
+_PAGES_AHEAD = 2
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -68,6 +73,13 @@ def read_tasks(api: Api, project: int, ids: Sequence[int] | None = None) -> Iter
         if seen >= int(answer["total"]) or not answer["tasks"]:
             return
         page += 1
+
+
+@contextmanager
+def pages_ahead(api: Api, project: int) -> Iterator[Iterator[tuple[list[RemoteTask], int]]]:
+    """Lend the pages that `read_tasks` yields; the next one is read while one is looked at."""
+    with Ahead(((page, 1) for page in read_tasks(api, project)), _PAGES_AHEAD) as pages:
+        yield (page for (page,) in iter(partial(pages.take, 1, 1, 1), []))
 
 
 def chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -10,9 +10,9 @@ from autolabel.types import LabelIssue
 from autolabel_connectors.account import PushAccount
 from autolabel_connectors.label_studio.compose import Composer
 from autolabel_connectors.label_studio.http import Api
-from autolabel_connectors.label_studio.media import Uploads
 from autolabel_connectors.label_studio.project import Project
 from autolabel_connectors.label_studio.remote import Key
+from autolabel_connectors.label_studio.uploads import Uploads
 
 if TYPE_CHECKING:
     from autolabel.connect import OnStep, PushOptions

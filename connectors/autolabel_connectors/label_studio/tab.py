@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autolabel_connectors.label_studio.compose import PRIORITY
-from autolabel_connectors.label_studio.http import ServerError, UnsureError
+from autolabel_connectors.label_studio.errors import ServerError, UnsureError
 from autolabel_connectors.label_studio.remote import IMAGE_ID
 from autolabel_connectors.label_studio.session import Session
 

@@ -24,8 +24,8 @@ from autolabel.images import Source, read_bytes
 from autolabel.labeling import ReadImage, from_bytes
 from autolabel.shards import ImageRow
 from autolabel.types import Failure
-from autolabel_connectors.label_studio.http import TokenAuth
 from autolabel_connectors.label_studio.remote import PATH
+from autolabel_connectors.label_studio.signing import TokenAuth
 
 _TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=30.0, pool=30.0)
 _REDIRECTS, _ATTEMPTS = 5, 3
