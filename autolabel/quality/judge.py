@@ -12,11 +12,12 @@ from autolabel.quality.confident import confident_learning
 from autolabel.quality.detection import KINDS, BoxScores, Overlooked, score_boxes
 from autolabel.quality.further import add_conflicts, add_masks, add_outliers, add_pictures
 from autolabel.quality.lessons import labels_left
-from autolabel.quality.material import Labels
+from autolabel.quality.material import Evidence, Labels
 from autolabel.quality.opinions import MATCH_IOU, Opinions, opinions_of
 from autolabel.quality.own import class_probabilities, independent, own_proposal, score_own
 from autolabel.quality.prior import ANY, LOST, Lesson, curves, relative, score_by_prior, usual_pivots, views_of
 from autolabel.quality.ragged import Flags, Ints, Reals, pair_iou
+from autolabel.quality.spots import one_a_place
 from autolabel.quality.table import IssueRows, Judged
 
 if TYPE_CHECKING:
@@ -225,12 +226,20 @@ def _overlooked_issues(
         "overlooked",
         evidence.image[rows],
         (1 - overlooked.error).astype(np.float32),
-        overlooked.error >= likely,
+        _flagged(evidence, rows, label, error=overlooked.error, likely=likely, images=len(material.pictures)),
         reason,
         suggested=label,
         boxes_xyxy=evidence.boxes_xyxy[rows],
         doubt=_LEAST_DOUBT if len(rows) < _MANY_DOUBTS else 0.99,
     )
+
+
+def _flagged(evidence: Evidence, rows: Ints, label: Ints, *, error: Reals, likely: float, images: int) -> Flags:
+    """Flag likely gaps ``(C,)``, one a place; rows of lesser doubts cost nothing."""
+    flagged = error >= likely
+    chosen = np.flatnonzero(flagged)
+    flagged[chosen] = one_a_place(evidence, rows[chosen], label[chosen], error[chosen], images)
+    return flagged
 
 
 def _add_incomplete(material: Material, judged: Judged, lacking: Reals) -> None:
@@ -293,7 +302,7 @@ def _by_other_opinion(
         "overlooked",
         evidence.image[rows],
         (1 - missed).astype(np.float32),
-        missed >= _LIKELY,
+        _flagged(evidence, rows, label, error=missed, likely=_LIKELY, images=len(material.pictures)),
         lambda row: (
             f"a rejected proposal ({evidence.score[rows[row]]:.2f}) looks like the {names[label[row]]} labels to "
             "classifier and segmenter"
