@@ -21,12 +21,14 @@ class Runtime:
     """Where and how models run: torch device and dtype names, and whether files may be downloaded.
 
     ``cpu`` says how forward passes on a CPU are made: ``eager``, through ``openvino``, or ``auto`` by what is quicker.
+    With ``exact`` the dtype was asked for, and no shorter one may take its place.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     offline: bool = False
     cpu: str = "auto"
+    exact: bool = False
 
 
 @runtime_checkable

@@ -240,10 +240,14 @@ class Classifications:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is recorded about a loaded model: its spec as resolved, weights hash, licence, device and dtype."""
+    """What is recorded about a loaded model: its spec as resolved, weights hash, licence, device and dtype.
+
+    ``forward`` says how its network runs: ``eager``, or through what, and how many times as fast.
+    """
 
     spec: str
     weights_sha256: str | None = None
     licence: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    forward: str = "eager"

@@ -33,6 +33,7 @@ class Reference:
         self.clip, self.preprocess, self.text = _clip(checkpoints, device)
         self.steps: Counter[str] = Counter()
         self.limits: dict[Path, float] = {}
+        self.proposals: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Run the segmenter as its own examples do on a GPU; on a CPU in float32."""
@@ -41,7 +42,8 @@ class Reference:
     def prepare(self, paths: Sequence[Path]) -> None:
         """Find for each image the score that ``boxes`` of its boxes reach, so that each image has as many as ours."""
         for path in paths:
-            scores = self.detect(path, CLASSES, 0.0, Counter())[1]
+            self.proposals[path] = self.detect(path, CLASSES, 0.0, Counter())
+            scores = self.proposals[path][1]
             self.limits[path] = float(np.sort(scores)[-self.boxes - 1])
 
     def run(

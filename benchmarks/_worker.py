@@ -83,7 +83,7 @@ class Ours:
         seconds = time.perf_counter() - started
         timings, status = run.manifest.timings, run.manifest.status
         shutil.rmtree(path)
-        return {"seconds": seconds, "timings": timings, "status": status}
+        return {"seconds": seconds, "timings": timings, "status": status, "graphs": self._graphs()}
 
     def answers(self, out: str) -> dict[str, Any]:
         """Label all images and keep what the models said, to compare."""
@@ -93,6 +93,7 @@ class Ours:
         run = autolabel.run(self.images, path=path, **self.models, **self.settings)
         said = {
             one.image.path: {
+                "proposals": self._proposals(self.images / one.image.path),
                 "boxes": one.boxes_xyxy,
                 "masks": [mask.to_coco() if mask else None for mask in one.masks],
                 "scores": one.mask_scores,
@@ -104,8 +105,34 @@ class Ours:
         shutil.rmtree(path)
         return {"images": len(said), "boxes": [len(one["boxes"]) for one in said.values()]}
 
-    def record(self) -> dict[str, Any]:
-        """Take one pass, and keep the inputs of every forward pass."""
+    def _proposals(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """All boxes ``(900, 4)`` relative cxcywh of the detector's network, and each one's best score of any token."""
+        from PIL import Image
+
+        from autolabel.models.runtime import forward_pass
+        from autolabel.protocols import Runtime
+
+        detector = self.models["detector"]
+        (caption,) = detector._plan(CLASSES)
+        pixels = detector.pixel_values(np.asarray(Image.open(path).convert("RGB")))
+        with forward_pass(Runtime(detector.info.device, detector.info.dtype)):
+            logits, boxes = detector._run(pixels, caption)
+        return boxes[0].float().cpu().numpy(), logits[0].float().sigmoid().amax(dim=-1).cpu().numpy()
+
+    def _graphs(self) -> dict[str, float]:
+        """Share of each network's passes since the last time that went through a converted graph."""
+        from autolabel.models.accelerate import Quick
+
+        shares = {}
+        for task, attribute in (("detector", "forward"), ("segmenter", "encoder"), ("classifier", "encoder")):
+            network = getattr(self.models[task], attribute)
+            if isinstance(network, Quick):
+                shares[task] = network.passes["quick"] / max(1, network.passes.total())
+                network.passes.clear()
+        return shares
+
+    def record(self, *, best: bool = True) -> dict[str, Any]:
+        """Take one pass, and keep the inputs of every forward pass; ``best`` forms them into the quickest batches."""
         places = {
             "detect": ("detector", "forward"),
             "segment: encode": ("segmenter", "encoder"),
@@ -126,7 +153,8 @@ class Ours:
         finally:
             for name, (task, attribute) in places.items():
                 setattr(self.models[task], attribute, originals[name])
-        self._best()
+        if best:
+            self._best()
         return {name: [len(_first(call)) for call in calls] for name, calls in self.calls.items()}
 
     def bare(self) -> dict[str, Any]:
@@ -135,34 +163,45 @@ class Ours:
         return {"seconds": sum(parts.values()), "parts": parts}
 
     def _best(self) -> None:
-        """Put the inputs of networks that take images into the batches that are quickest, where those are others."""
+        """Put the inputs of networks that take images into the batches that are quickest, where those are others.
+
+        Each size is tried with one batch: once to warm up, once with the clock. On a CPU two images at once already
+        leave the cache (see the ADR), so more are not tried there.
+        """
         import torch
 
-        for name in ("detect", "segment: encode", "classify"):
+        cuda = self.device.startswith("cuda")
+        images, crops = ([1, 4, 8, 16, 32], [64, 256, 1024]) if cuda else ([1, 2], [16, 64])
+        for name, sizes in (("detect", images), ("segment: encode", images), ("classify", crops)):
             calls = self.calls[name]
-            network, args, kwargs = calls[0]
+            args = calls[0][1]
             if len({call[1][0].shape[1:] for call in calls}) > 1:
                 continue
             every = torch.cat([call[1][0] for call in calls])
-            best = self._replay(calls), calls
-            step = 1 if name != "classify" else 8
-            for batch in {step, 2 * step, 4 * step, 8 * step, len(every)}:
-                if batch > len(every):
-                    continue
-                others = []
-                for part in every.split(batch):
-                    rest = list(args[1:])
+
+            def in_batches(items: Any, size: int, name: str = name, call: Any = calls[0]) -> list[Any]:
+                batches = []
+                for part in items.split(size):
+                    rest = list(call[1][1:])
                     if name == "detect":
-                        rest[0] = args[1][:1].expand(len(part), *args[1].shape[1:])
-                    others.append((network, (part, *rest), kwargs))
-                try:
-                    self._replay(others)
-                    seconds = self._replay(others)
-                except torch.OutOfMemoryError:
+                        rest[0] = rest[0][:1].expand(len(part), *rest[0].shape[1:])
+                    batches.append((call[0], (part, *rest), call[2]))
+                return batches
+
+            quickest: tuple[float, int] | None = None
+            for size in sorted({len(args[0]), *sizes}):
+                if size > len(every):
                     continue
-                if seconds < best[0]:
-                    best = seconds, others
-            self.calls[name] = best[1]
+                one = in_batches(every[:size], size)
+                try:
+                    self._replay(one)
+                    seconds = self._replay(one) / size
+                except torch.OutOfMemoryError:
+                    break
+                if quickest is None or seconds < quickest[0]:
+                    quickest = seconds, size
+            if quickest is not None and quickest[1] != len(args[0]):
+                self.calls[name] = in_batches(every, quickest[1])
 
     def _replay(self, calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> float:
         import torch
@@ -208,6 +247,8 @@ class Theirs:
     def answers(self, out: str) -> dict[str, Any]:
         """Keep what was said last."""
         said = self.said
+        for path, one in zip(self.paths, said, strict=True):
+            one["proposals"] = self.reference.proposals[path]
         Path(out).write_bytes(pickle.dumps({path.name: one for path, one in zip(self.paths, said, strict=True)}))
         return {"boxes": [len(one["found"]) for one in said]}
 

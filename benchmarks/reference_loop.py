@@ -20,6 +20,9 @@ from benchmarks._comparison import add_options, named, prepared
 from benchmarks._full_size import CLASSES, SIZE_WH
 from benchmarks._worker import Worker
 
+BOX_PX, SCORE = 2.0, 0.005
+"""Two proposals are the same when their boxes (px of the image) and scores are no further apart."""
+
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Let both sides take turns over the same pictures."""
@@ -64,6 +67,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "times_faster": _measure.ratio(seconds["theirs"], seconds["ours"]),
         "their_steps": {name: value / sum(steps.values()) for name, value in steps.items()},
         "agreement": agreement,
+        "passes_through_graphs": details["ours"]["graphs"],
         "peak_mb": {name: details[name]["peak_mb"] for name in details},
     }
     if per_class is not None:
@@ -82,28 +86,39 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """Say how far both sides agree on masks, opinions and boxes."""
     from pycocotools import mask as coco_mask
 
-    ious, probs, near = list[float](), list[float](), list[float]()
+    ious, probs, pairs = list[float](), list[float](), list[np.ndarray]()
     for name, one in ours.items():
         other = theirs[name]
         for mine, their in zip(one["masks"], other["masks"], strict=True):
             both = mine is not None and coco_mask.area(mine) + coco_mask.area(their)
             ious.append(float(coco_mask.iou([mine], [their], [0])[0, 0]) if both else 1.0)
         probs.append(float(np.abs(one["probs"] - other["probs"]).max()))
-        near.append(_near(one["boxes"], other["found"]))
+        pairs.append(paired(one["proposals"], other["proposals"]))
+    px, score = np.concatenate(pairs, axis=1)
     return {
         "mask_iou_median": float(np.median(ious)),
         "mask_iou_lowest": min(ious),
         "masks_at_0.99": float(np.mean(np.array(ious) > 0.99)),
         "probability_differs_at_most": max(probs),
-        "boxes_found_by_both": float(np.mean(near)),
+        "proposals": len(px),
+        "proposals_of_both": float(np.mean((px < BOX_PX) & (score < SCORE))),
+        "box_differs_px_median": float(np.median(px)),
+        "score_differs_median": float(np.median(score)),
     }
 
 
-def _near(boxes: np.ndarray, relative: np.ndarray) -> float:
-    """Share of our boxes that lie within 2 px of one of theirs; which ones are best differs with random weights."""
-    corners = np.concatenate([relative[:, :2] - relative[:, 2:] / 2, relative[:, :2] + relative[:, 2:] / 2], axis=1)
-    corners = np.clip(corners, 0, 1) * np.array(SIZE_WH * 2)
-    return float((np.abs(boxes[:, None] - corners[None]).max(axis=2).min(axis=1) < 2).mean())
+def paired(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Match the ``(N, 4)`` relative boxes and ``(N,)`` scores of both sides one to one, as near as they come.
+
+    Returns how far each pair's boxes are apart, in px, and its scores. In what order a side lists them does not matter.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    px = np.abs(ours[0][:, None] - theirs[0][None]).max(axis=2) * max(SIZE_WH)
+    score = np.abs(ours[1][:, None] - theirs[1][None])
+    # What is no pair is no pair at any distance: bounded, so that a hopeless one does not spoil others.
+    rows, columns = linear_sum_assignment(np.minimum(px / BOX_PX + score / SCORE, 100.0))
+    return px[rows, columns], score[rows, columns]
 
 
 def main(given: Sequence[str] | None = None) -> None:

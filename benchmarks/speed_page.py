@@ -69,12 +69,17 @@ def reference_loop(result: Result) -> str:
             f"Where the loop spends its time: {lost}.",
             f"Both say the same: masks of the same boxes have a median IoU of {agree['mask_iou_median']:.4f} "
             f"(lowest {agree['mask_iou_lowest']:.4f}), probabilities differ by at most "
-            f"{number(agree['probability_differs_at_most'], 2)}, and {agree['boxes_found_by_both']:.0%} of the boxes "
-            "that autolabel picked are among the loop's (random weights: which of 900 near-equal ones are best hangs "
-            "on rounding).",
+            f"{number(agree['probability_differs_at_most'], 2)}, {agree['proposals_of_both']:.1%} of the "
+            f"{agree['proposals']:,} boxes that the detector proposes are the same (within 2 px and 0.005 of a score)."
+            f"{_graphs(result)}",
             where(result),
         ]
     )
+
+
+def _graphs(result: Result) -> str:
+    shares = ", ".join(f"{task} {share:.0%}" for task, share in result["passes_through_graphs"].items())
+    return f" Forward passes that went through a graph of OpenVINO: {shares}." if shares else ""
 
 
 def bare_forward(result: Result) -> str:

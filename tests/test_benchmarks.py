@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autolabel.dataset import Run
-from benchmarks import _measure, cheap, growth, speed_page
+from benchmarks import _measure, cheap, growth, reference_loop, speed_page
 from benchmarks.__main__ import QUICK
 from benchmarks._stored import stored_run
 
@@ -33,6 +34,18 @@ def test_sides_take_turns() -> None:
 
 def test_starting_up_is_no_part_of_what_a_further_image_takes() -> None:
     assert growth.marginal({100: 5.1, 1_000: 6.0, 10_000: 15.0}) == pytest.approx([1.0, 1.0])
+
+
+def test_proposals_are_paired_in_whatever_order_they_stand() -> None:
+    rng = np.random.default_rng(0)
+    boxes, scores = rng.uniform(0.2, 0.6, (50, 4)), rng.uniform(0, 1, 50)
+    order = rng.permutation(50)
+    px, score = reference_loop.paired((boxes, scores), (boxes[order], scores[order]))
+    assert px.max() == score.max() == 0.0
+    moved = boxes[order].copy()
+    moved[7, 0] += 0.1
+    px, score = reference_loop.paired((boxes, scores), (moved, scores[order]))
+    assert np.count_nonzero((px > reference_loop.BOX_PX) | (score > reference_loop.SCORE)) == 1
 
 
 def test_a_stored_run_can_be_read_and_every_cheap_task_works_on_it(tmp_path: Path) -> None:

@@ -10,14 +10,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolabel.errors import ModelError
-from autolabel.models.accelerate_openvino import Conversion, Infer, Job, Store, brief, compiled, failed_before, room_for
+from autolabel.models.accelerate_openvino import (
+    Conversion,
+    Infer,
+    Job,
+    Store,
+    brief,
+    compiled,
+    failed_before,
+    number_formats,
+    room_for,
+)
 from autolabel.models.runtime import on_gpu
 from autolabel.protocols import ModelRef, Runtime, Task
 
@@ -47,12 +58,16 @@ class Policy:
 AT_ONCE = Policy(load_after=0.0, convert_after=0.0, least_gain=0.0, wait=True)
 
 
+FORMATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+"""What OpenVINO calls number formats."""
+
+
 def apply(task: Task, model: Any, ref: ModelRef, runtime: Runtime) -> None:
     """Let a loaded model's network go over to a quicker graph, in place; does nothing where there is none.
 
     Raises ModelError when OpenVINO is asked for and is not installed.
     """
-    if runtime.cpu == "eager" or on_gpu(runtime) or runtime.dtype != "float32":
+    if runtime.cpu == "eager" or on_gpu(runtime) or (runtime.cpu == "auto" and runtime.dtype != "float32"):
         return
     if find_spec("openvino") is None:
         if runtime.cpu == "openvino":
@@ -64,14 +79,31 @@ def apply(task: Task, model: Any, ref: ModelRef, runtime: Runtime) -> None:
     info = getattr(model, "info", None)
     if graph is not None and info is not None and info.weights_sha256:
         policy = AT_ONCE if runtime.cpu == "openvino" else Policy()
-        graph.install(Quick(graph, Job(task, str(ref), info.weights_sha256), policy))
+        job = Job(task, str(ref), info.weights_sha256)
+
+        def note(forward: str) -> None:
+            model.info = replace(model.info, forward=forward)
+
+        graph.install(Quick(graph, job, policy, formats=formats_for(runtime), note=note))
+
+
+def formats_for(runtime: Runtime) -> tuple[str, ...]:
+    """Return the number formats that a graph is tried in, the most exact first.
+
+    What is asked for is what is used. Where nothing was, bfloat16 is tried beside float32 if the processor works in it.
+    """
+    exact = FORMATS[runtime.dtype]
+    if runtime.cpu == "openvino" or runtime.exact or "BF16" not in number_formats():
+        return (exact,)
+    return (exact, "bf16")
 
 
 @dataclass(slots=True)
 class _Shape:
-    """One shape of input: seconds that its eager passes took, the shortest, and its graph once there is one."""
+    """One shape of input: seconds of its eager passes, of the shortest, of the shortest of any kind, and its graph."""
 
     spent: float = 0.0
+    eager: float = float("inf")
     shortest: float = float("inf")
     infer: Infer | None = None
     left: bool = False
@@ -83,14 +115,27 @@ class _Shape:
 class Quick:
     """Stands in for a network; called by one thread at a time, as forward passes on a CPU take turns."""
 
-    def __init__(self, graph: Graph, job: Job, policy: Policy, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        job: Job,
+        policy: Policy,
+        store: Store | None = None,
+        *,
+        formats: Sequence[str] = ("f32",),
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.graph = graph
         self._job = job
         self._policy = policy
         self._store = store or Store()
+        self._formats = formats
+        self._record = note
         self._shapes: dict[tuple[object, ...], _Shape] = {}
         self._off = False
         self._noted = False
+        self.passes: Counter[str] = Counter()
+        """How many passes were ``eager``, and how many ``quick``."""
 
     @property
     def converted(self) -> int:
@@ -101,18 +146,23 @@ class Quick:
         """Run the quickest there is for these arguments."""
         inputs = None if self._off else self.graph.inputs(*args, **kwargs)
         if inputs is None:
+            self.passes["eager"] += 1
             return self.graph.eager(*args, **kwargs)
         shape = self._shapes.setdefault(self.graph.key(inputs), _Shape())
         if shape.infer is not None:
             try:
-                return self.graph.outputs(shape.infer(inputs))
+                answer = self.graph.outputs(shape.infer(inputs))
             except Exception as error:  # memory, a driver: the eager network may still do it
                 self._leave(shape, brief(error))
+            else:
+                self.passes["quick"] += 1
+                return answer
+        self.passes["eager"] += 1
         started = time.perf_counter()
         answer = self.graph.eager(*args, **kwargs)
         seconds = time.perf_counter() - started
         shape.spent += seconds
-        shape.shortest = min(shape.shortest, seconds)
+        shape.eager = shape.shortest = min(shape.eager, seconds)
         if not shape.left and shape.spent >= self._policy.load_after and self.converted < self._policy.most_shapes:
             try:
                 self._advance(shape, inputs, answer)
@@ -143,26 +193,47 @@ class Quick:
                 if self._policy.wait and shape.conversion is not None:
                     self._advance(shape, inputs, answer)
             return
-        if not self._policy.wait and not room_for(target):
-            return
-        self._take(shape, compiled(target), inputs, answer)
+        if self._policy.wait or room_for(target):
+            self._choose(shape, target, inputs, answer)
 
-    def _take(self, shape: _Shape, infer: Infer, inputs: Arrays, answer: Any) -> None:
-        """Use a graph from now on, if it answers as the eager network did and is quicker."""
-        problem = self.graph.differs(answer, self.graph.outputs(infer(inputs)), inputs)
-        if problem is not None:
+    def _choose(self, shape: _Shape, target: Path, inputs: Arrays, answer: Any) -> None:
+        """Take the quickest of the number formats, unless already the first, the most exact, answers otherwise."""
+        for number, name in enumerate(self._formats):
+            if number and not room_for(target):
+                break
+            try:
+                self._take(shape, compiled(target, name), name, inputs, answer)
+            except Exception as error:
+                if shape.infer is None:
+                    raise
+                _log.info("%s: not through OpenVINO in %s (%s)", self.graph.name, name, brief(error))
+            if shape.left:
+                return
+        shape.left = shape.infer is None
+
+    def _take(self, shape: _Shape, infer: Infer, number_format: str, inputs: Arrays, answer: Any) -> None:
+        """Use a graph from now on, if it answers as the eager network did and is quicker than what there is."""
+        got = self.graph.outputs(infer(inputs))
+        shorter = number_format != "f32"
+        problem = self.graph.labels_differ(answer, got) if shorter else self.graph.differs(answer, got, inputs)
+        if problem is not None and number_format == self._formats[0]:
             self._leave(shape, f"its answers differ: {problem}")
             return
-        gain = shape.shortest / max(min(_seconds(infer, inputs) for _ in range(2)), 1e-9)  # a clock may be coarse
-        if gain < self._policy.least_gain:
-            shape.left = True
-            _log.info("%s: OpenVINO would gain a factor of %.2f; staying eager", self.graph.name, gain)
+        seconds = min(_seconds(infer, inputs) for _ in range(2))
+        gain = shape.shortest / max(seconds, 1e-9)  # a clock may be coarse
+        if problem is not None or gain < self._policy.least_gain:
+            reason = problem or f"a factor of {gain:.2f} would be gained"
+            _log.info("%s: not through OpenVINO in %s (%s)", self.graph.name, number_format, reason)
             return
-        shape.infer = infer
-        _log.info("%s: OpenVINO from here on, %.2f times as fast", self.graph.name, gain)
+        shape.infer, shape.shortest = infer, seconds
+        said = f"OpenVINO in {number_format}, {shape.eager / max(seconds, 1e-9):.2f} times as fast as eager"
+        self._record(said)
+        _log.info("%s: %s, from here on", self.graph.name, said)
 
     def _leave(self, shape: _Shape, reason: str) -> None:
         shape.left, shape.infer = True, None
+        if not self.converted:
+            self._record("eager")
         level, self._noted = logging.INFO if self._noted else logging.WARNING, True
         _log.log(level, "%s stays with eager PyTorch (%s)", self.graph.name, reason)
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autolabel.geometry import box_iou
 from autolabel.models.phrases import Pass
 from autolabel.protocols import Task
 
@@ -21,6 +22,8 @@ Arrays = Sequence[NDArray[Any]]
 _SCORE, _BOX_PX, _SHARE, _COSINE = 5e-4, 0.5, 1e-3, 1e-5
 _LOWEST_SCORE = 0.05
 """Boxes below are never stored, and queries that see nothing may change places."""
+# Bounds of a shorter number format, which moves every number a little: labels, boxes and masks stay what they are.
+_SAME_SCORE, _SAME_BOX_IOU, _SAME_MASK_IOU, _SAME_PROBABILITY = 0.01, 0.95, 0.98, 0.01
 
 
 class Graph(Protocol):
@@ -55,6 +58,10 @@ class Graph(Protocol):
 
     def differs(self, expected: Any, got: Any, inputs: Arrays) -> str | None:
         """Say where two answers are not the same, or None."""
+        ...
+
+    def labels_differ(self, expected: Any, got: Any) -> str | None:
+        """Say what would be labeled otherwise by answers of a shorter number format, or None."""
         ...
 
 
@@ -109,7 +116,9 @@ class DetectorGraph:
                 ids, pairs[:, None], torch.zeros_like(ids), positions, return_dict=True
             )["last_hidden_state"]
         count = len(pixels)
-        caption = (part.expand(count, *part.shape[1:]).contiguous().numpy() for part in (text, pairs, positions))
+        caption = (
+            part.expand(count, *part.shape[1:]).contiguous().numpy() for part in (text.float(), pairs, positions)
+        )
         return [pixels.numpy(), *caption]
 
     def key(self, inputs: Arrays) -> tuple[object, ...]:
@@ -130,11 +139,39 @@ class DetectorGraph:
                 return problem
         return None
 
+    def labels_differ(self, expected: Any, got: Any) -> str | None:
+        """Find each box that is worth storing in the other answer, in nearly its place with nearly its scores."""
+        one, other = (_scored(answer, np.ones(4, np.float32)) for answer in (expected, got))
+        for mine, theirs in [*zip(other, one, strict=True), *zip(one, other, strict=True)]:
+            problem = _relabeled(mine, theirs)
+            if problem is not None:
+                return problem
+        return None
+
+
+def _relabeled(
+    mine: tuple[NDArray[np.float32], NDArray[np.float32]], theirs: tuple[NDArray[np.float32], NDArray[np.float32]]
+) -> str | None:
+    """Say which box of ``mine`` that is worth storing has no partner of its place and scores; None: all have one."""
+    (scores, boxes), (other_scores, other_boxes) = mine, theirs
+    if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
+        return "scores or boxes that are not numbers"
+    corners, others = (
+        np.concatenate([b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2], 1) for b in (boxes, other_boxes)
+    )
+    for query in np.flatnonzero(scores.max(axis=1) >= _LOWEST_SCORE):
+        overlap = box_iou(corners[query : query + 1], others)[0]
+        score = np.abs(other_scores - scores[query]).max(axis=1)
+        if not ((overlap >= _SAME_BOX_IOU) & (score <= _SAME_SCORE)).any():
+            best = int(np.argmax(overlap))
+            return f"a box to an IoU of {overlap[best]:.2f} and by {score[best]:.2g} of its score"
+    return None
+
 
 def _scored(answer: Any, sides: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """For each image scores ``(Q, T)`` in [0, 1] and boxes ``(Q, 4)`` in px of the network's input."""
     logits, boxes = answer
-    return list(zip(logits.sigmoid().numpy(), boxes.numpy() * sides, strict=True))
+    return list(zip(logits.float().sigmoid().numpy(), boxes.float().numpy() * sides, strict=True))
 
 
 def _missing(
@@ -250,6 +287,13 @@ class EncoderGraph:
                 return f"features of level {level} by {share:.2g} of the largest"
         return None
 
+    def labels_differ(self, expected: Any, got: Any) -> str | None:
+        """Compare the masks that follow for boxes all over the image."""
+        one, other = (self._segmenter.sketch([level.float() for level in levels]) for levels in (expected, got))
+        both, either = ((one & other).sum(dim=(-2, -1)), (one | other).sum(dim=(-2, -1)))
+        lowest = float((both / either.clamp(min=1))[either > 0].min()) if bool((either > 0).any()) else 1.0
+        return None if lowest >= _SAME_MASK_IOU else f"a mask to an IoU of {lowest:.3f}"
+
 
 class CropGraph:
     """The image encoder of a CLIP: any number of crops to a vector each."""
@@ -289,6 +333,12 @@ class CropGraph:
         cosine = nn.functional.cosine_similarity(expected.double(), got.double(), dim=-1)
         worst = float((1 - cosine).max())
         return None if worst <= _COSINE else f"an embedding by {worst:.2g} (1 - cosine)"
+
+    def labels_differ(self, expected: Any, got: Any) -> str | None:
+        """Compare probabilities of the classes that were asked for last."""
+        one, other = (self._classifier.opinions(embeddings.float()) for embeddings in (expected, got))
+        worst = float((one - other).abs().max()) if one.numel() else 0.0
+        return None if worst <= _SAME_PROBABILITY else f"a probability by {worst:.2g}"
 
 
 class _Called(nn.Module):

@@ -75,14 +75,19 @@ def quiet_openvino() -> Any:
     return openvino
 
 
-def compiled(target: Path) -> Infer:
-    """Load a converted graph for this CPU, in float32 and with as many threads as PyTorch has."""
+def number_formats() -> frozenset[str]:
+    """Return the number formats that this CPU works in, as OpenVINO names them, such as ``BF16``."""
+    return frozenset(quiet_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def compiled(target: Path, number_format: str = "f32") -> Infer:
+    """Load a converted graph for this CPU, to be run in a number format, with as many threads as PyTorch has."""
     import torch
 
     openvino = quiet_openvino()
     target.touch()  # so that what is used is not the first to go
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": number_format,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -23,7 +23,7 @@ _CHECK = "torch_compilable_check"
 _LIMIT = 50_000
 """The package's bound of attention weights before a softmax, for float16."""
 _QUERIES = 512
-"""Queries of one sum: what is worked out for them stays in a core's cache."""
+"""Queries of one sum for each thread: what is worked out for them stays in a core's cache."""
 _MOST_ROWS = 2**31 - 1
 """Rows are counted in 32 bits, half of what 64 take to write and read."""
 
@@ -126,13 +126,12 @@ def _by_head(layer: Any, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _sampled(grid_sample: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
     """Stand in for the package's own function, and call it for what `sampled` is not made for."""
     value, _, sizes_hw, _, locations, weights, _ = arguments
-    rows = value.shape[0] * value.shape[2] * sum((h + 2) * (w + 2) for h, w in sizes_hw)
     if (
         value.device.type == "cpu"
         and value.dtype == locations.dtype == weights.dtype == torch.float32
         and not torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
-        and rows <= _MOST_ROWS
+        and value.shape[0] * value.shape[2] * _lines(sizes_hw) * _line(sizes_hw) <= _MOST_ROWS
         and bool(locations.sum().isfinite())  # what is no number has no row
     ):
         return sampled(value, sizes_hw, locations, weights)
@@ -147,45 +146,58 @@ def sampled(value: torch.Tensor, sizes_hw: Sizes, locations: torch.Tensor, weigh
     batch, _, heads, width = value.shape
     queries, _, levels, points, _ = locations.shape[1:]
     table = _framed(value, sizes_hw)
-    size_wh = torch.tensor([(w, h) for h, w in sizes_hw], dtype=torch.float32)[:, None]
-    line = torch.tensor([(w + 2) * heads for _, w in sizes_hw], dtype=torch.int32)[:, None]
-    begins = [0]
-    for height, length in sizes_hw:
-        begins.append(begins[-1] + (height + 2) * (length + 2))
-    # The row of place (0, 0), which lies within the frame: (heads, L, 1), and (B, 1, heads, L, 1) with the image's.
-    first = torch.tensor(begins[:-1], dtype=torch.int32)[:, None] * heads + line + heads
-    first = first + torch.arange(heads, dtype=torch.int32)[:, None, None]
-    first = first + (torch.arange(batch, dtype=torch.int32) * (begins[-1] * heads)).view(-1, 1, 1, 1, 1)
+    line = _line(sizes_hw) * heads
+    height, length = (torch.tensor(side, dtype=torch.float32)[:, None] for side in zip(*sizes_hw, strict=True))
+    nothing, half = torch.zeros(1), torch.full((1,), 0.5)
+    # The row of the frame's corner: (heads, L, 1), and (B, 1, heads, L, 1) with the image's.
+    starts = [_lines(sizes_hw[:level]) * line for level in range(levels)]
+    first = torch.tensor(starts, dtype=torch.int32)[:, None] + torch.arange(heads, dtype=torch.int32)[:, None, None]
+    first = first + (torch.arange(batch, dtype=torch.int32) * (_lines(sizes_hw) * line)).view(-1, 1, 1, 1, 1)
     sums = []
-    for start in range(0, queries, _QUERIES):
-        part = slice(start, start + _QUERIES)
-        place = torch.minimum((locations[:, part] * size_wh - 0.5).clamp_(min=-1), size_wh)
-        # The last column and line that have a neighbour are those before the frame's.
-        low = torch.minimum(place.floor(), size_wh - 1)
-        right, down = (place - low).unbind(-1)
-        column, row = low.to(torch.int32).unbind(-1)
-        corner = column * heads + row * line + first
+    step = _QUERIES * torch.get_num_threads()
+    for start in range(0, queries, step):
+        part = slice(start, start + step)
+        # Places count from the frame's, so that they are not below 0 and their whole part is the neighbour before.
+        x = torch.addcmul(half, locations[:, part, ..., 0], length).clamp_(nothing, length + 1)
+        y = torch.addcmul(half, locations[:, part, ..., 1], height).clamp_(nothing, height + 1)
+        rows = torch.add(first, y.to(torch.int32), alpha=line).add_(x.to(torch.int32), alpha=heads)
+        right, down = x.frac_(), y.frac_()
         lower = weights[:, part] * down
         upper = weights[:, part] - lower
-        upper_right, lower_right = upper * right, lower * right
-        shares = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), -1)
-        corners = torch.stack((corner, corner + heads, corner + line, corner + (line + heads)), -1)
-        bags = (-1, levels * points * 4)
-        part_sums = F.embedding_bag(corners.view(bags), table, per_sample_weights=shares.view(bags), mode="sum")
-        sums.append(part_sums.view(batch, -1, heads * width))
+        upper_right, lower_right = upper * right, lower.mul(right)
+        # One row further is the neighbour to the right, one line further the one below.
+        corners = ((0, upper.sub_(upper_right)), (heads, upper_right), (line, lower.sub_(lower_right)))
+        bags = rows.view(-1, levels * points)
+        total = _bagged(bags, table[line + heads :], lower_right)
+        for further, shares in corners:
+            total += _bagged(bags, table[further:], shares)
+        sums.append(total.view(batch, -1, heads * width))
     return torch.cat(sums, 1)
 
 
-def _framed(value: torch.Tensor, sizes_hw: Sizes) -> torch.Tensor:
-    """Put a frame of zeros round each level, so that a neighbour outside of the image is a row like others.
+def _bagged(rows: torch.Tensor, table: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    return F.embedding_bag(rows, table, per_sample_weights=shares.view(rows.shape), mode="sum")
 
-    Returns ``(B * sum((h + 2) * (w + 2)) * heads, D)``, a row for each head's features.
+
+def _line(sizes_hw: Sizes) -> int:
+    """Places of a line of each level with its frame; as long for all, so that the line below is as far for all."""
+    return max(width for _, width in sizes_hw) + 3
+
+
+def _lines(sizes_hw: Sizes) -> int:
+    return sum(height + 3 for height, _ in sizes_hw)
+
+
+def _framed(value: torch.Tensor, sizes_hw: Sizes) -> torch.Tensor:
+    """Put zeros round each level, one place before it and two behind, so that neighbours outside are rows like others.
+
+    Returns ``(B * lines * line * heads, D)``, a row for each head's features of a place.
     """
     batch, _, heads, width = value.shape
-    framed = value.new_zeros((batch, sum((h + 2) * (w + 2) for h, w in sizes_hw), heads * width))
-    start = begin = 0
+    framed = value.new_zeros((batch, _lines(sizes_hw), _line(sizes_hw), heads * width))
+    start, top = 0, 1
     for height, length in sizes_hw:
-        level = framed[:, begin : begin + (height + 2) * (length + 2)].view(batch, height + 2, length + 2, -1)
-        level[:, 1:-1, 1:-1] = value[:, start : start + height * length].reshape(batch, height, length, -1)
-        start, begin = start + height * length, begin + (height + 2) * (length + 2)
+        level = value[:, start : start + height * length].reshape(batch, height, length, -1)
+        framed[:, top : top + height, 1 : length + 1] = level
+        start, top = start + height * length, top + height + 3
     return framed.view(-1, width)

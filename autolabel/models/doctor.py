@@ -13,6 +13,7 @@ from typing import Literal
 
 from autolabel.errors import ModelError
 from autolabel.models import catalogue
+from autolabel.models.accelerate_openvino import number_formats
 from autolabel.models.hub import endpoint, hub_reachable
 from autolabel.models.registry import DISTRIBUTION, backends
 from autolabel.models.runtime import DTYPES, keep_memory, on_gpu, pick_runtime
@@ -70,7 +71,7 @@ def _packages() -> Iterator[Check]:
         remedy = f'only for official .pth checkpoints: pip install "{DISTRIBUTION}[groundingdino]"'
         yield Check("groundingdino-py", "ok", "not installed, not needed for grounding-dino", remedy)
     if find_spec("openvino") is not None:
-        yield Check("openvino", "ok", f"{_version('openvino')} (long runs on a CPU are quicker)")
+        yield Check("openvino", "ok", f"{_version('openvino')} (long runs on a CPU are quicker{_short_format()})")
     else:
         remedy = f'for quicker long runs on a CPU: pip install "{DISTRIBUTION}[openvino]"'
         yield Check("openvino", "ok", "not installed, not needed", remedy)
@@ -78,6 +79,14 @@ def _packages() -> Iterator[Check]:
     if ("+cpu" in torch) != ("+cpu" in torchvision):
         remedy = "install torch and torchvision together, from the same index"
         yield Check("torch builds", "fail", f"torch {torch} beside torchvision {torchvision}", remedy)
+
+
+def _short_format() -> str:
+    try:
+        tried = "BF16" in number_formats()
+    except Exception as error:  # a broken installation: a run stays eager
+        return f"; it does not load: {error}"[:200]
+    return "; bfloat16 is tried, and taken where labels stay the same" if tried else ""
 
 
 def _conflicts() -> Iterator[Check]:

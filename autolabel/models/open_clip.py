@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -144,6 +143,7 @@ class ClipClassifier:
         self._batches = Batches(self._runtime, options.batch, cpu=_CPU_CROPS, first=32, most=_MOST_CROPS)
         self.encoder: Callable[[torch.Tensor], torch.Tensor] = model.encode_image
         """The image encoder: ``(B, 3, S, S)`` to ``(B, D)``; whatever gives the same faster may take its place."""
+        self._asked: torch.Tensor | None = None
         # One ontology serves a whole run, so its text is encoded once.
         self._text = lru_cache(maxsize=16)(self._encode_text)
 
@@ -159,12 +159,9 @@ class ClipClassifier:
         for place, (image, boxes) in enumerate(zip(images, boxes_xyxy, strict=True)):
             own = masks[place] if masks else [None] * len(boxes)
             regions += [(image, box, mask) for box, mask in zip(boxes, own, strict=True)]
-        text = self._text(tuple(tuple(phrases) for phrases in classes)) if classes else None
+        text = self._asked = self._text(tuple(tuple(phrases) for phrases in classes)) if classes else None
         embeddings = self._encode_images(regions)
-        probs = np.zeros((len(regions), len(classes)), np.float32)
-        if text is not None and len(regions):
-            logits = float(self._model.logit_scale.detach().exp()) * (embeddings @ text.T)
-            probs = logits.softmax(dim=-1).numpy()
+        probs = self._probabilities(embeddings, text).numpy()
         answers = []
         start = 0
         for boxes in boxes_xyxy:
@@ -172,6 +169,15 @@ class ClipClassifier:
             answers.append(Classifications(probs[part], embeddings[part].numpy()))
             start += len(boxes)
         return answers
+
+    def opinions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Probabilities ``(N, K)`` of the classes asked for last, of ``(N, D)`` vectors: two encoders compared."""
+        return self._probabilities(F.normalize(embeddings, dim=-1), self._asked)
+
+    def _probabilities(self, embeddings: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        if text is None:
+            return torch.zeros((len(embeddings), 0))
+        return (float(self._model.logit_scale.detach().exp()) * (embeddings @ text.T)).softmax(dim=-1)
 
     def _encode_text(self, classes: tuple[tuple[str, ...], ...]) -> torch.Tensor:
         """One unit vector for each class, ``(K, D)`` float32 on the CPU."""

@@ -45,12 +45,13 @@ def pick_runtime(
         raise ModelError(f"device {device!r} is not available here; available: {there}")
     if kind == "cuda" and index and (not index.isdecimal() or int(index) >= cuda_devices()):
         raise ModelError(f"device {device!r} is not available here; CUDA devices: {cuda_devices()}")
+    exact = dtype is not None
     if dtype is None:
         dtype = "float16" if kind == "cuda" else "float32"
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     environment = os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
-    return Runtime(str(device), dtype, offline or environment, cpu)
+    return Runtime(str(device), dtype, offline or environment, cpu, exact)
 
 
 def cuda_devices() -> int:

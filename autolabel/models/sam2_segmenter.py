@@ -189,14 +189,30 @@ class Sam2Segmenter:
         return self._embed([images[place] for place in places])
 
     def _embed(self, images: Sequence[RGB]) -> _Embedded:
-        model = self._model
         pixels = torch.stack([self.pixel_values(image) for image in images])
         with forward_pass(self._runtime):
-            levels = list(self.encoder(pixels)[-model.num_feature_levels :])
-            if model.directly_add_no_mem_embed:
-                # The embedding that stands for "no memory of earlier frames", as the model was trained on images.
-                levels[-1] = levels[-1] + model.no_mem_embed.reshape(1, -1, 1, 1)
-        return _Embedded(levels[-1], tuple(levels[:-1]))
+            return self._embedded(self.encoder(pixels))
+
+    def _embedded(self, levels: Sequence[torch.Tensor]) -> _Embedded:
+        """Make of the encoder's answer what the decoder is given."""
+        model = self._model
+        *fine, coarse = levels[-model.num_feature_levels :]
+        if model.directly_add_no_mem_embed:
+            # The embedding that stands for "no memory of earlier frames", as the model was trained on images.
+            coarse = coarse + model.no_mem_embed.reshape(1, -1, 1, 1)
+        return _Embedded(coarse, tuple(fine))
+
+    def sketch(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Masks ``(B, 9, S/4, S/4)`` of boxes all over each image, from the encoder's answer: two encoders compared."""
+        side = self._model.image_size / 3
+        corners = [[(x * side, y * side), ((x + 1) * side, (y + 1) * side)] for y in range(3) for x in range(3)]
+        prompts = np.array(corners, np.float32)
+        features = self._embedded(levels)
+        images = [
+            self._decode(features, np.full(len(prompts), row), prompts, self._options.multimask)[0] > 0
+            for row in range(len(features.coarse))
+        ]
+        return torch.stack(images)
 
     def _decode_rows(
         self, embedded: _Embedded, asked: _Asked, rows: Sequence[int]

@@ -1,27 +1,19 @@
-"""Forward passes that go over to OpenVINO: when, that answers stay the same, and that nothing fails a run."""
+"""Forward passes that go over to a quicker graph: when, to which, and that nothing fails a run."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import logging
-import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from autolabel import runner
-from autolabel.config import Recipe
 from autolabel.errors import ModelError
-from autolabel.models import accelerate, accelerate_openvino, registry
+from autolabel.models import accelerate, registry
 from autolabel.models.accelerate import AT_ONCE, Policy, Quick
-from autolabel.models.accelerate_graphs import DetectorGraph, graph_of
-from autolabel.models.accelerate_openvino import Conversion, Job, Store
+from autolabel.models.accelerate_openvino import Job, Store
 from autolabel.protocols import Runtime
 
 SAMPLES = Path(__file__).parents[2] / "sample_data" / "images"
@@ -61,6 +53,9 @@ class Doubling:
     def differs(self, expected: torch.Tensor, got: torch.Tensor, inputs: list[np.ndarray]) -> str | None:
         return None if torch.equal(expected, got) else "they differ"
 
+    def labels_differ(self, expected: torch.Tensor, got: torch.Tensor) -> str | None:
+        return None if torch.allclose(expected, got, atol=0.05) else "labels differ"
+
 
 class Finished:
     """A conversion that has ended, with or without a problem."""
@@ -91,7 +86,7 @@ def conversions(monkeypatch):
         return Finished()
 
     monkeypatch.setattr(accelerate.Conversion, "start", start)
-    monkeypatch.setattr(accelerate, "compiled", lambda target: lambda inputs: [inputs[0] * 2])
+    monkeypatch.setattr(accelerate, "compiled", lambda target, number_format: lambda inputs: [inputs[0] * 2])
     return asked
 
 
@@ -145,7 +140,7 @@ def test_a_conversion_under_way_is_not_waited_for(conversions, tmp_path, monkeyp
 
 
 def test_a_graph_that_answers_otherwise_is_left_with_one_note(conversions, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(accelerate, "compiled", lambda target: lambda inputs: [inputs[0] * 2.1])
+    monkeypatch.setattr(accelerate, "compiled", lambda target, number_format: lambda inputs: [inputs[0] * 2.1])
     graph = Doubling()
     quick = _quick(graph, tmp_path)
     assert [quick(torch.ones(1)).item() for _ in range(3)] == [2.0] * 3
@@ -189,7 +184,7 @@ def test_a_graph_that_breaks_down_hands_back(conversions, tmp_path, monkeypatch,
             raise RuntimeError("no memory")
         return [inputs[0] * 2]
 
-    monkeypatch.setattr(accelerate, "compiled", lambda target: infer)
+    monkeypatch.setattr(accelerate, "compiled", lambda target, number_format: infer)
     graph = Doubling()
     quick = _quick(graph, tmp_path)
     assert [quick(torch.ones(1)).item() for _ in range(4)] == [2.0] * 4
@@ -205,6 +200,87 @@ def test_an_error_on_the_way_is_no_error_of_the_run(tmp_path, monkeypatch, caplo
     quick = _quick(Doubling(), tmp_path)
     assert quick(torch.ones(1)).item() == 2.0
     assert "disk full" in caplog.records[0].message
+
+
+F32 = "OpenVINO in f32, 2.00 times as fast as eager"
+BF16 = "OpenVINO in bf16, 5.00 times as fast as eager"
+
+
+@pytest.fixture
+def formats(monkeypatch):
+    """Graphs by number format: how they answer, by a factor, and the seconds that a pass takes; eager takes 10."""
+    now = itertools.count()
+    clock = {"s": 0.0}
+    graphs: dict[str, tuple[float, float]] = {}
+
+    def compiled(target, number_format):
+        factor, seconds = graphs[number_format]
+
+        def infer(inputs):
+            clock["s"] += seconds
+            return [inputs[0] * factor]
+
+        return infer
+
+    monkeypatch.setattr(accelerate.Conversion, "start", lambda *_, **__: Finished())
+    monkeypatch.setattr(accelerate, "compiled", compiled)
+    monkeypatch.setattr(accelerate, "time", SimpleNamespace(perf_counter=lambda: clock["s"] + next(now) * 1e-9))
+    monkeypatch.setattr(accelerate, "room_for", lambda target: True)
+    return graphs, clock
+
+
+@pytest.mark.parametrize(
+    ("exact", "short", "factor", "told"),
+    [
+        ((2.0, 5.0), (2.01, 2.0), 2.01, BF16),  # quicker, the labels are the same
+        ((2.0, 5.0), (2.1, 2.0), 2.0, F32),  # quicker, other labels
+        ((2.0, 5.0), (2.01, 4.9), 2.0, F32),  # too little
+        ((2.0, 9.9), (2.01, 2.0), 2.01, BF16),  # only the shorter one gains
+        ((2.01, 5.0), (2.01, 2.0), 2.0, "eager"),  # the exact one is wrong: nothing of that graph is believed
+    ],
+)
+def test_a_shorter_format_is_taken_where_it_is_quicker_still_and_labels_are_the_same(
+    formats, tmp_path, exact, short, factor, told
+):
+    graphs, clock = formats
+    graphs |= {"f32": exact, "bf16": short}
+
+    class Slow(Doubling):
+        def eager(self, pixels):
+            clock["s"] += 10.0
+            return super().eager(pixels)
+
+    policy = Policy(load_after=0.0, convert_after=0.0, wait=True)
+    said: list[str] = []
+    quick = Quick(Slow(), JOB, policy, Store(tmp_path), formats=("f32", "bf16"), note=said.append)
+    quick(torch.ones(1))
+    assert quick(torch.ones(1)).item() == pytest.approx(factor)
+    assert said[-1] == told
+
+
+def test_a_shorter_format_that_fails_leaves_the_exact_one(formats, tmp_path):
+    graphs, _ = formats
+    graphs["f32"] = (2.0, 0.0)
+    quick = Quick(Doubling(), JOB, Policy(0.0, 0.0, 0.0, wait=True), Store(tmp_path), formats=("f32", "bf16"))
+    assert [quick(torch.ones(1)).item() for _ in range(2)] == [2.0, 2.0]
+    assert quick.passes == {"eager": 1, "quick": 1}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "works_in", "tried"),
+    [
+        (Runtime(), {"FP32", "BF16"}, ("f32", "bf16")),
+        (Runtime(), {"FP32"}, ("f32",)),
+        (Runtime(exact=True), {"FP32", "BF16"}, ("f32",)),
+        (Runtime(cpu="openvino"), {"FP32", "BF16"}, ("f32",)),
+        (Runtime(cpu="openvino", dtype="bfloat16", exact=True), {"FP32"}, ("bf16",)),
+    ],
+)
+def test_a_shorter_format_is_tried_where_none_was_asked_for_and_the_processor_has_it(
+    monkeypatch, runtime, works_in, tried
+):
+    monkeypatch.setattr(accelerate, "number_formats", lambda: frozenset(works_in))
+    assert accelerate.formats_for(runtime) == tried
 
 
 def test_only_so_many_shapes_are_kept(conversions, tmp_path):
@@ -247,73 +323,6 @@ def test_without_openvino_auto_is_eager_and_asking_for_it_says_how(monkeypatch):
         registry.load("classifier", registry.resolve("classifier"), Runtime(cpu="openvino"))
 
 
-def test_a_backend_of_someone_else_has_no_graph():
-    assert graph_of("detector", Doubling()) is None
-
-
-def _dino_answer(boxes: list[list[float]], scores: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor([scores])[..., None].logit(), torch.tensor([boxes])
-
-
-@pytest.mark.parametrize(
-    ("boxes", "scores", "said"),
-    [
-        ([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]], [0.9, 0.3], None),
-        ([[0.2, 0.2, 0.1, 0.1], [0.5, 0.5, 0.2, 0.2]], [0.3, 0.9], None),  # another order
-        ([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]], [0.9, 0.302], "0.002 of its score"),
-        ([[0.505, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]], [0.9, 0.3], "1 px"),
-        ([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]], [0.9, 0.01], "of its score"),
-        ([[0.5, 0.5, 0.2, 0.2], [0.2, float("nan"), 0.1, 0.1]], [0.9, 0.3], "not numbers"),
-    ],
-)
-def test_boxes_are_compared_wherever_they_stand(boxes, scores, said):
-    class Detector:
-        forward = None
-
-    expected = _dino_answer([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]], [0.9, 0.3])
-    inputs = [np.zeros((1, 3, 100, 200), np.float32)]
-    problem = DetectorGraph(Detector()).differs(expected, _dino_answer(boxes, scores), inputs)
-    assert problem is None if said is None else said in problem
-
-
-def test_rubbish_below_every_threshold_may_differ():
-    class Detector:
-        forward = None
-
-    one, other = (_dino_answer([[x, 0.5, 0.2, 0.2]], [0.02]) for x in (0.1, 0.9))
-    assert DetectorGraph(Detector()).differs(one, other, [np.zeros((1, 3, 100, 200), np.float32)]) is None
-
-
-def test_stored_graphs_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerate_openvino, "_KEPT_BYTES", 250)
-    for age, name in enumerate(("new", "older", "oldest")):
-        for suffix, size in ((".xml", 10), (".bin", 90)):
-            path = tmp_path / f"{name}{suffix}"
-            path.write_bytes(b"x" * size)
-            os.utime(path, (1000 - age, 1000 - age))
-    accelerate_openvino._forget(tmp_path / "new.xml")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.bin", "new.xml", "older.bin", "older.xml"]
-
-
-def test_what_killed_conversions_left_goes(tmp_path):
-    for name in ("dead", "living"):
-        (tmp_path / f"{name}.part").mkdir()
-        (tmp_path / f"{name}.part" / f"{name}.bin").write_bytes(b"x")
-    os.utime(tmp_path / "dead.part", (1000, 1000))
-    (tmp_path / "new.xml").touch()
-    accelerate_openvino._forget(tmp_path / "new.xml")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["living.part", "new.xml"]
-
-
-def test_the_process_notes_what_cannot_be_converted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(accelerate_openvino, "_convert_asked", lambda *_: 1 / 0)
-    target = tmp_path / "classifier-1.xml"
-    asked = {"task": "classifier", "spec": "open-clip:starter", "weights_sha256": "", "inputs": []}
-    assert accelerate_openvino.main(json.dumps({**asked, "target": str(target)})) == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
-    assert accelerate_openvino.failed_before(target) == "ZeroDivisionError: division by zero"
-
-
 def test_a_noted_failure_is_not_tried_again(tmp_path, monkeypatch, caplog):
     graph = Doubling()
     quick = _quick(graph, tmp_path)
@@ -322,143 +331,6 @@ def test_a_noted_failure_is_not_tried_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(accelerate.Conversion, "start", lambda *_, **__: pytest.fail("converted again"))
     quick(torch.ones(1))
     assert "ValueError: no" in caplog.records[0].message
-
-
-# From here on with OpenVINO itself.
-
-
-class InThisProcess(Finished):
-    """Converts at once, without a process of its own."""
-
-    @classmethod
-    def start(cls, job, graph, inputs, target, *, hurry):
-        cls.started += 1
-        target.parent.mkdir(parents=True, exist_ok=True)
-        accelerate_openvino.convert(graph, [(str(part.dtype), part.shape) for part in inputs], target)
-        return cls()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
-    return tmp_path_factory.mktemp("graphs")
-
-
-@pytest.fixture
-def at_once(store, monkeypatch):
-    """OpenVINO from the second image on."""
-    monkeypatch.setenv(accelerate_openvino.CACHE_VARIABLE, str(store))
-    monkeypatch.setattr(accelerate, "Conversion", InThisProcess)
-
-
-def _pixels(path: Path) -> np.ndarray:
-    return np.array(Image.open(path).convert("RGB"))
-
-
-def _converted(task: str) -> tuple[object, Quick]:
-    model = registry.load(task, registry.resolve(task), Runtime(cpu="openvino"))
-    quick = {"detector": "forward", "segmenter": "encoder", "classifier": "encoder"}[task]
-    return model, getattr(model, quick)
-
-
-def test_parity_of_the_detector(at_once):
-    images = [_pixels(path) for path in PICTURES]
-    expected = _loaded("detector").predict_batch(images, PHRASES, 0.1)
-    model, quick = _converted("detector")
-    for _ in range(2):
-        answers = model.predict_batch(images, PHRASES, 0.1)
-    assert quick.converted == 1
-    for one, other in zip(expected, answers, strict=True):
-        assert len(one.boxes_xyxy) == len(other.boxes_xyxy) > 0
-        np.testing.assert_allclose(other.boxes_xyxy, one.boxes_xyxy, atol=0.5)
-        np.testing.assert_allclose(other.phrase_scores, one.phrase_scores, atol=1e-3)
-        assert (one.phrase_scores.argmax(axis=1) == other.phrase_scores.argmax(axis=1)).all()
-
-
-def test_parity_of_the_segmenter(at_once):
-    image, boxes = _pixels(PICTURES[0]), np.array([[100, 100, 500, 400], [600, 200, 800, 700]], np.float32)
-    expected = _loaded("segmenter").predict_batch([image], [boxes])[0]
-    model, quick = _converted("segmenter")
-    for _ in range(2):
-        answer = model.predict_batch([image], [boxes])[0]
-    assert quick.converted == 1
-    np.testing.assert_allclose(answer.scores, expected.scores, atol=1e-3)
-    for one, other in zip(expected.masks, answer.masks, strict=True):
-        different = (one.decode() != other.decode()).sum()
-        assert different <= 1e-3 * max(one.decode().sum(), 1)
-
-
-def test_parity_of_the_classifier_for_any_number_of_crops(at_once):
-    image = _pixels(PICTURES[0])
-    rng = np.random.default_rng(0)
-    classes = [[phrase] for phrase in PHRASES]
-    eager = _loaded("classifier")
-    model, quick = _converted("classifier")
-    for count in (2, 2, 1, 5, 20):
-        corner = rng.uniform(0, 400, (count, 2))
-        boxes = np.concatenate([corner, corner + rng.uniform(20, 300, (count, 2))], axis=1).astype(np.float32)
-        one = eager.predict_batch([image], [boxes], None, classes)[0]
-        other = model.predict_batch([image], [boxes], None, classes)[0]
-        np.testing.assert_allclose(other.probs, one.probs, atol=1e-3)
-        np.testing.assert_allclose(other.embeddings, one.embeddings, atol=1e-3)
-    assert quick.converted == 1
-
-
-def test_a_run_gives_the_same_labels_under_the_same_keys(at_once, tmp_path):
-    before = InThisProcess.started
-    # Two at a time, the shape of the tests before; the first two of a run are answered by the eager network.
-    again = [shutil.copy(path, tmp_path / f"again_{path.name}") for path in PICTURES]
-    runs = [
-        runner.run(
-            [*map(str, PICTURES), *map(str, again)],
-            recipe=Recipe(
-                prompt=". ".join(PHRASES), cpu=cpu, batch_size=2, tiles={"mode": "off"}, thresholds={"min_score": 0.2}
-            ),
-            path=tmp_path / cpu,
-        )
-        for cpu in ("eager", "openvino")
-    ]
-    assert InThisProcess.started <= before + 3
-    eager, quick = ([each for image in run for each in image.annotations] for run in runs)
-    assert [a.label for a in eager] == [a.label for a in quick]
-    assert len(eager) > 0
-    for one, other in zip(eager, quick, strict=True):
-        np.testing.assert_allclose(other.box.xyxy, one.box.xyxy, atol=0.5)
-        assert other.score == pytest.approx(one.score, abs=1e-3)
-    keys = [json.loads((tmp_path / cpu / "manifest.json").read_text("utf-8"))["keys"] for cpu in ("eager", "openvino")]
-    assert keys[0] == keys[1]
-
-
-@pytest.mark.slow
-def test_a_process_of_its_own_converts(store, monkeypatch, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setenv(accelerate_openvino.CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(accelerate_openvino, "_free_bytes", lambda: float("inf"))
-    image, boxes = _pixels(PICTURES[0]), np.array([[100, 100, 500, 400]], np.float32)
-    model, quick = _converted("classifier")
-    for _ in range(2):
-        model.predict_batch([image], [boxes], None, [["dent"]])
-    assert quick.converted == 1, caplog.text
-    assert [path.suffix for path in sorted((tmp_path / "openvino").iterdir())] == [".bin", ".lock", ".xml"]
-
-
-@pytest.mark.slow
-def test_a_process_that_fails_says_why(store, monkeypatch, tmp_path):
-    graph = graph_of("classifier", _loaded("classifier"))
-    monkeypatch.setattr(accelerate_openvino, "_free_bytes", lambda: float("inf"))
-    target = tmp_path / "graph.xml"
-    conversion = Conversion.start(JOB, graph, [np.zeros((1, 3, 96, 96), np.float32)], target, hurry=True)
-    conversion.wait()
-    assert conversion.problem() == "OSError: the weights of open-clip:starter have changed"
-    assert not target.exists()
-
-
-def test_no_conversion_starts_where_memory_is_short(store, monkeypatch, tmp_path):
-    monkeypatch.setattr(accelerate_openvino, "_free_bytes", lambda: 1e9)
-    graph = graph_of("classifier", _loaded("classifier"))
-    assert (
-        Conversion.start(JOB, graph, [np.zeros((1, 3, 96, 96), np.float32)], tmp_path / "graph.xml", hurry=True) is None
-    )
 
 
 def test_the_policies_differ_in_waiting_only_where_it_is_asked_for():

@@ -16,7 +16,12 @@ from autolabel.protocols import Runtime
 
 def test_the_cpu_runs_in_float32():
     assert pick_runtime("cpu") == Runtime("cpu", "float32", False)
-    assert pick_runtime("cpu", "bfloat16", offline=True) == Runtime("cpu", "bfloat16", True)
+    assert pick_runtime("cpu", "bfloat16", offline=True) == Runtime("cpu", "bfloat16", True, exact=True)
+
+
+def test_a_dtype_that_is_asked_for_is_kept_to():
+    assert pick_runtime("cpu", "float32").exact
+    assert not pick_runtime("cpu").exact
 
 
 def test_offline_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch):
