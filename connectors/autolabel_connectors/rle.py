@@ -107,5 +107,6 @@ def _fill(starts: Ints, ends: Ints, size: int) -> Bools:
     """Expand runs to a flat bool array of ``size``."""
     bounds = np.empty(2 * len(starts) + 2, np.int64)
     bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts, ends, size
-    values = np.arange(2 * len(starts) + 1) % 2 == 1
-    return np.repeat(values, np.diff(bounds))
+    values = np.zeros(2 * len(starts) + 1, np.bool_)
+    values[1::2] = True
+    return np.repeat(values, bounds[1:] - bounds[:-1])

@@ -11,6 +11,7 @@ import base64
 import binascii
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,18 +36,26 @@ def encode_brush(mask: Mask) -> list[int]:
     starts, ends = row_runs(mask)
     bounds = np.empty(2 * len(starts) + 2, np.int64)
     bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts * 4, ends * 4, total
-    runs = np.diff(bounds)
-    lengths, values, cut = _split(runs, np.arange(len(runs)) % 2 * 255)
+    runs = bounds[1:] - bounds[:-1]
+    values = np.zeros(len(runs), np.int64)
+    values[1::2] = 255
+    lengths, values, cut = _split(runs, values)
     size: Ints = np.searchsorted([8, 16, 256], lengths)
     size[cut] = 3  # the SDK writes the rest of a run that was cut in the longest form, however short it is
     length_bits = np.array(_SIZES)[size]
     code = ((4 + size) << length_bits | (lengths - 1)) << 8 | values
-    header = [int(bit) for bit in f"{total:032b}{7:05b}" + "".join(f"{s - 1:04b}" for s in _SIZES)]
-    bits = np.concatenate([np.array(header, np.uint8), _bits(code, length_bits + 11)])
+    header, bits = _header(total), _bits(code, length_bits + 11)
     # The SDK fills up with one to eight zeros; to be the same to the bit, so do we.
-    padded = np.concatenate([bits, np.zeros(8 - len(bits) % 8, np.uint8)])
+    padded = np.concatenate([header, bits, np.zeros(8 - (len(header) + len(bits)) % 8, np.uint8)])
     encoded: list[int] = np.packbits(padded).tolist()
     return encoded
+
+
+@lru_cache(maxsize=16)
+def _header(total: int) -> NDArray[np.uint8]:
+    """Return the bits before the blocks; most images of a run have one size."""
+    bits = f"{total:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES)
+    return np.array([int(bit) for bit in bits], np.uint8)
 
 
 def decode_brush(rle: Sequence[int], height: int, width: int) -> Mask:
@@ -99,7 +108,8 @@ def decode_bitmask(url: str) -> Bools:
 
 def _split(lengths: Ints, values: Ints) -> tuple[Ints, Ints, Bools]:
     """Drop empty runs and cut long ones into pieces of 65,536, the longest a block can hold; tell which were cut."""
-    lengths, values = lengths[lengths > 0], values[lengths > 0]
+    there = lengths > 0
+    lengths, values = lengths[there], values[there]
     pieces = -(-lengths // _LIMIT)
     which = np.repeat(np.arange(len(lengths)), pieces)
     out = np.full(len(which), _LIMIT, np.int64)
