@@ -115,7 +115,7 @@ def fused(
 
 def _split(features: torch.Tensor, heads: int) -> torch.Tensor:
     """From ``(B, T, heads * D)`` to ``(B, heads, T, D)``."""
-    return features.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return features.view(len(features), -1, heads, features.shape[-1] // heads).transpose(1, 2)
 
 
 def _by_head(layer: Any, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
