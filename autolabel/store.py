@@ -11,7 +11,7 @@
     RUN/annotations/KEY/000000-000063.parquet   the annotations of many shards, made by other thresholds
     RUN/failures.jsonl                      one line for each image that could not be labelled
 
-A new shard appears by one rename, so a kill at any moment loses at most the batch in flight. Where an image file has
+A new shard appears by one rename, so a kill at any moment loses at most the batches in flight. Where an image file has
 changed, its newer shard wins.
 """
 
