@@ -39,7 +39,7 @@ class Ring:
 
 def mask_rings(mask: Mask) -> list[Ring]:
     """Trace every part and every hole of a mask exactly, largest area first; an empty mask has no rings."""
-    return sorted((ring for part in mask_parts(mask) for ring in part), key=_by_area)
+    return _largest_first([ring for part in mask_parts(mask) for ring in part])
 
 
 def mask_parts(mask: Mask) -> list[list[Ring]]:
@@ -65,8 +65,11 @@ def mask_parts(mask: Mask) -> list[list[Ring]]:
         if len(corners) >= 4:
             ring = Ring(corners.astype(np.float64), hole=bool(parent >= 0))
             parts[int(parent) if ring.hole else place].append(ring)
-    ordered = [sorted(part, key=lambda ring: (ring.hole, *_by_area(ring))) for part in parts.values()]
-    return sorted(ordered, key=lambda part: _by_area(part[0]))
+    ordered = [
+        [*(ring for ring in part if not ring.hole), *_largest_first([ring for ring in part if ring.hole])]
+        for part in parts.values()
+    ]
+    return sorted(ordered, key=lambda part: _by_area(part[0])) if len(ordered) > 1 else ordered
 
 
 def simplify(ring: Ring, tolerance_px: float, max_area_change: float = 0.05) -> Ring:
@@ -116,6 +119,11 @@ def svg_path(rings: list[Ring], scale: float = 1.0) -> str:
         ]
         parts.append("".join(steps) + "z")
     return "".join(parts)
+
+
+def _largest_first(rings: list[Ring]) -> list[Ring]:
+    # Most masks are one ring, and to work out its area for nothing takes as long as to trace it.
+    return sorted(rings, key=_by_area) if len(rings) > 1 else rings
 
 
 def _by_area(ring: Ring) -> tuple[float, float, float]:

@@ -46,7 +46,7 @@ class YoloWriter:
 
     def add(self, item: AnnotatedImage, split: str, name: str) -> None:
         """Write one image's labels to ``labels/<split>/<stem of name>.txt``."""
-        lines = [f"{a.label_id} {' '.join(self._values(a, item.image))}\n" for a in item.annotations]
+        lines = [f"{a.label_id} {self._values(a, item.image)}\n" for a in item.annotations]
         target = self._folder / "labels" / split / f"{Path(name).stem}.txt"
         target.write_text("".join(lines), encoding="utf-8", newline="\n")
         self._rows.writerow((split, name, item.image.path, item.image.id))
@@ -65,7 +65,7 @@ class YoloWriter:
         text = f"{paths}nc: {len(self._ontology.names)}\nnames:\n{names}"
         (self._folder / "data.yaml").write_text(text, encoding="utf-8", newline="\n")
 
-    def _values(self, annotation: Annotation, image: Image) -> list[str]:
+    def _values(self, annotation: Annotation, image: Image) -> str:
         size_wh = np.array([image.width, image.height], np.float64)
         corners = np.array(annotation.box.xyxy, np.float64).reshape(2, 2) / size_wh
         if not self._polygons:
@@ -79,10 +79,12 @@ class YoloWriter:
     def _polygon(self, annotation: Annotation) -> NDArray[np.float64]:
         if annotation.mask is None:
             return np.zeros((0, 2))
-        smallest = _MIN_PART * annotation.mask.area
-        rings = [ring for ring in mask_rings(annotation.mask) if ring.area >= smallest]
+        rings = mask_rings(annotation.mask)
+        if len(rings) > 1:
+            smallest = _MIN_PART * annotation.mask.area
+            rings = [ring for ring in rings if ring.area >= smallest]
         return join([simplify(ring, self._tolerance_px) for ring in rings])
 
 
-def _decimals(values: NDArray[np.float64]) -> list[str]:
-    return [f"{v:.6f}" for v in values.ravel().tolist()]
+def _decimals(values: NDArray[np.float64]) -> str:
+    return ("%.6f " * values.size % tuple(values.ravel().tolist())).rstrip()
