@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _measure
-from benchmarks._comparison import add_options, named, prepared
-from benchmarks._full_size import SIZE_WH
+from benchmarks._comparison import options, run_and_keep
 from benchmarks._worker import Worker
 
 
@@ -33,10 +32,6 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = _measure.rounds(sides, arguments.rounds)
     worker.close()
     return {
-        "images": arguments.images,
-        "boxes_per_image": arguments.boxes,
-        "size_wh": SIZE_WH,
-        "device": arguments.device,
         "rounds_s": seconds,
         "share_of_bare": _measure.ratio(seconds["bare"], seconds["pipeline"]),
         "pipeline_images_per_s": arguments.images / _measure.median(seconds["pipeline"]),
@@ -49,13 +44,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser)
-    arguments = parser.parse_args(given)
-    described = _measure.machine()
-    with prepared(arguments) as folder:
-        result = measure(folder, arguments)
-    _measure.keep(named("bare_forward", arguments), result, described)
+    run_and_keep("bare_forward", measure, options(__doc__), given)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _measure
-from benchmarks._comparison import add_options, named, prepared
+from benchmarks._comparison import options, run_and_keep
 from benchmarks._full_size import CLASSES, SIZE_WH
 from benchmarks._worker import Worker
 
@@ -55,10 +55,6 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     per_class = side(theirs, per_class=True) if arguments.per_class else None
     images = arguments.images
     result: dict[str, Any] = {
-        "images": images,
-        "boxes_per_image": arguments.boxes,
-        "size_wh": SIZE_WH,
-        "device": arguments.device,
         "detector_code": code,
         "in_turn": not arguments.apart,
         "rounds_s": seconds,
@@ -123,18 +119,13 @@ def paired(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.nda
 
 def main(given: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser)
+    parser = options(__doc__)
     parser.add_argument("--code", choices=["official", "transformers"], help="whose detector code the loop uses")
     parser.add_argument(
         "--no-per-class", dest="per_class", action="store_false", help="leave out a pass for each class"
     )
     parser.add_argument("--apart", action="store_true", help="one side after the other: half the memory, no turns")
-    arguments = parser.parse_args(given)
-    described = _measure.machine()
-    with prepared(arguments) as folder:
-        result = measure(folder, arguments)
-    _measure.keep(named("reference_loop", arguments), result, described)
+    run_and_keep("reference_loop", measure, parser, given)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _measure
-from benchmarks._comparison import add_options, named, prepared
+from benchmarks._comparison import options, run_and_keep
 from benchmarks._full_size import SIZE_WH
 from benchmarks._worker import Ours
 
@@ -83,13 +83,9 @@ def _writing(folder: Path, images: int, boxes: int) -> Callable[[], object]:
     return write
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser)
-    arguments = parser.parse_args(given)
-    described = _measure.machine()
-    with prepared(arguments) as folder, tempfile.TemporaryDirectory() as temporary:
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time every step in turn with the others."""
+    with tempfile.TemporaryDirectory() as temporary:
         ours = Ours(folder, arguments.device, arguments.boxes, arguments.cpu)
         ours.record(best=False)  # as the pipeline batches them
         timed = {name: _measure.timed(step) for name, step in steps(Path(temporary), ours, arguments.boxes).items()}
@@ -97,18 +93,18 @@ def main(given: Sequence[str] | None = None) -> None:
     middle = {name: _measure.median(values) / arguments.images for name, values in seconds.items()}
     total = sum(middle.values())
     forward = sum(value for name, value in middle.items() if name.startswith("forward"))
-    result = {
-        "images": arguments.images,
-        "boxes_per_image": arguments.boxes,
-        "size_wh": SIZE_WH,
-        "device": arguments.device,
+    return {
         "stages": {
             name: {"ms_per_image": 1000 * value, "images_per_s": 1 / value, "share": value / total}
             for name, value in middle.items()
         },
         "forward_share": forward / total,
     }
-    _measure.keep(named("stages", arguments), result, described)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Command line."""
+    run_and_keep("stages", measure, options(__doc__), given)
 
 
 if __name__ == "__main__":
