@@ -37,9 +37,9 @@ def encode_brush(mask: Mask) -> list[int]:
     bounds = np.empty(2 * len(starts) + 2, np.int64)
     bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts * 4, ends * 4, total
     runs = bounds[1:] - bounds[:-1]
-    values = np.zeros(len(runs), np.int64)
-    values[1::2] = 255
-    lengths, values, cut = _split(runs, values)
+    alphas = np.zeros(len(runs), np.int64)
+    alphas[1::2] = 255
+    lengths, values, cut = _split(runs, alphas)
     size: Ints = np.searchsorted([8, 16, 256], lengths)
     size[cut] = 3  # the SDK writes the rest of a run that was cut in the longest form, however short it is
     length_bits = np.array(_SIZES)[size]
