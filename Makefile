@@ -20,6 +20,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Threads that wait by spinning take the core from the one they wait for: five times slower beside another busy process.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Some containers forbid it, and then every process compiles torch and the rest anew, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
 

@@ -152,6 +152,19 @@ label_studio() {
     fi
 }
 
+# Modules are compiled when they are first imported, which takes longer than a run of one image. Where bytecode is not
+# kept (PYTHONDONTWRITEBYTECODE), that would be so every time.
+compile_what_a_run_imports() {
+    local here=$PWD folder
+    folder=$(mktemp -d)
+    say "Labelling one image, so that the first run finds everything compiled"
+    # Elsewhere, as a run is remembered as the latest of its directory.
+    (cd "$folder" && env -u PYTHONDONTWRITEBYTECODE "$here/$VENV/bin/autolabel" run \
+        "$here/sample_data/images/brushed_metal_01.jpg" --prompt scratch. --quiet >/dev/null) ||
+        say "That failed; 'autolabel doctor' may say why"
+    rm -rf "$folder"
+}
+
 python_for_label_studio() {
     local name
     for name in "$VENV/bin/python" python3.13 python3.12 python3.11; do
@@ -181,7 +194,8 @@ main() {
     # sam2 compiles an optional CUDA kernel that nothing here calls, if it is allowed to.
     SAM2_BUILD_CUDA=0 "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" \
         --constraints constraints.txt "${targets[@]}"
-    [ "$what" = demo ] || ensure_mongod
+    # `make demo` labels images at once.
+    [ "$what" = demo ] || { ensure_mongod && compile_what_a_run_imports; }
     touch "${markers[@]/#/$VENV/.autolabel-}"
     say "Ready ($what) after $((SECONDS - started)) s"
 }
