@@ -50,4 +50,3 @@ def seats_for(device: str | None, workers: int | None, gpus: int) -> tuple[Seat,
     if on_gpus or kind == "mps":
         raise ConfigError(f"workers = {workers} cannot share device = {device!r}; leave one of the two settings out")
     return cpu_seats(workers, device)
-
