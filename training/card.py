@@ -85,7 +85,10 @@ def _classes(metrics: Mapping[str, Any]) -> list[str]:
 
 def _words(metrics: Mapping[str, Any]) -> list[str]:
     words, unknown = metrics["phrasings"], metrics["unknown_words"]
-    lines = [f"| prompts, on {words['names']['pictures']} pictures | box AP50 | lost |", "|---|---|---|"]
+    lines = [
+        f"| prompts, on {words['names']['pictures']} pictures, the detector's boxes | box AP50 | lost |",
+        "|---|---|---|",
+    ]
     lines += [
         f"| {way}: {', '.join(row['prompts'])} | {_value(row['ap50'])} | {row['ap50_lost']:.3f} |"
         for way, row in words.items()
