@@ -104,13 +104,15 @@ def _defects(mask: Mask, around: Box) -> tuple[float, float]:
     runs = runs_of(mask)
     if len(runs[0]) == x1 - x0:
         return 0.0, 0.0  # one run in each column leaves no room for a hole, and is one piece or nearly so
-    crop = np.pad(crop_of(mask, runs, (x0, y0, x1, y1)), 1)
+    inner = crop_of(mask, runs, (x0, y0, x1, y1))
+    crop = np.zeros((inner.shape[0] + 2, inner.shape[1] + 2), np.uint8)
+    crop[1:-1, 1:-1] = inner
     total = float((runs[1] - runs[0]).sum())
     count, _, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
     parts = stats[1:, cv2.CC_STAT_AREA]
     specks = float(parts[parts < _SPECK * parts.max()].sum()) if count > 2 else 0.0
-    outside, _, gaps, _ = cv2.connectedComponentsWithStats(1 - crop, connectivity=4)
-    holes = float(gaps[2:, cv2.CC_STAT_AREA].sum()) if outside > 2 else 0.0
+    outside = cv2.floodFill(crop, None, (0, 0), 2, flags=4)[0]  # what the border's background does not reach is a hole
+    holes = float(crop.size - outside) - total
     return holes / total, specks / total
 
 
