@@ -44,9 +44,10 @@ $(LABEL_STUDIO)/.installed: tools/label-studio.txt | $(VENV)/.autolabel-dev
 demo: $(VENV)/.autolabel-demo ## Label the sample images with the bundled models, and say where the report is
 	@$(BIN)/autolabel run $(DEMO_IMAGES) --prompt "$(DEMO_PROMPT)" --run $(DEMO_RUN)
 
+# Where a test process dies, pytest-xdist hands out its finished files again and waits for ever: better to end at once.
 test: setup-dev ## Run all tests (PYTEST_ARGS="-k name" for some)
 	@CHROMIUM="$$(tools/chromium.sh)" OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) TOKENIZERS_PARALLELISM=false \
-		$(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+		$(BIN)/pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
 
 lint: $(VENV)/.autolabel-dev ## Check style and formatting
 	@$(BIN)/ruff check $(wildcard $(SOURCES))
