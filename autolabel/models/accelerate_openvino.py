@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -75,16 +76,25 @@ def quiet_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def _core() -> Any:
+    """Return the one OpenVINO core of this process.
+
+    Its CPU plugin gives the thread a stack for signals, and takes it away when the core goes. Of two cores the one that
+    goes last leaves the stack of the other behind, which is gone: the next signal, such as Ctrl-C, would be a crash.
+    """
+    return quiet_openvino().Core()
+
+
 def number_formats() -> frozenset[str]:
     """Return the number formats that this CPU works in, as OpenVINO names them, such as ``BF16``."""
-    return frozenset(quiet_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return frozenset(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def compiled(target: Path, number_format: str = "f32") -> Infer:
     """Load a converted graph for this CPU, to be run in a number format, with as many threads as PyTorch has."""
     import torch
 
-    openvino = quiet_openvino()
     target.touch()  # so that what is used is not the first to go
     settings = {
         "INFERENCE_PRECISION_HINT": number_format,
@@ -92,7 +102,7 @@ def compiled(target: Path, number_format: str = "f32") -> Infer:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    request = openvino.Core().compile_model(target, "CPU", settings).create_infer_request()
+    request = _core().compile_model(target, "CPU", settings).create_infer_request()
 
     def infer(inputs: Sequence[Any]) -> Arrays:
         # Copies: the request's own memory is written again by the next call.

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,30 @@ def test_stored_graphs_are_bounded(tmp_path, monkeypatch):
             os.utime(path, (1000 - age, 1000 - age))
     accelerate_openvino._forget(tmp_path / "new.xml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.bin", "new.xml", "older.bin", "older.xml"]
+
+
+USES_TWO_GRAPHS = """
+import signal, sys
+from pathlib import Path
+import numpy as np
+from autolabel.models.accelerate_openvino import compiled, quiet_openvino
+openvino = quiet_openvino()
+from openvino import opset13
+given = opset13.parameter([1, 4], np.float32)
+target = Path(sys.argv[1])
+openvino.save_model(openvino.Model([opset13.relu(given)], [given]), target)
+one, other = compiled(target), compiled(target)
+del one
+del other
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_heard_after_graphs_have_gone(tmp_path):
+    command = [sys.executable, "-c", USES_TWO_GRAPHS, str(tmp_path / "graph.xml")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (answer.returncode, answer.stdout) == (0, "heard\n"), answer.stderr
 
 
 def test_what_killed_conversions_left_goes(tmp_path):
