@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autolabel import columns, shards
+from autolabel import columns, parquet, shards
 from autolabel.errors import StoreError
 from autolabel.geometry import box_iou, intersections
 from autolabel.ontology import LabelClass, Ontology, normalise
@@ -69,7 +69,7 @@ def write_decisions(run: Path, source: str, decisions: Iterable[Decision]) -> Pa
 def read_decisions(run: Path, source: str | None = None) -> list[Decision]:
     """Read what people decided about a run, of one source or of all, in the order of time."""
     paths = [run / FOLDER / f"{source_slug(source)}.parquet"] if source else sorted((run / FOLDER).glob("*.parquet"))
-    decisions = [_from_row(row) for path in paths if path.is_file() for row in shards.read_rows(path)]
+    decisions = [_from_row(row) for path in paths if path.is_file() for row in parquet.read_rows(path)]
     return sorted(decisions, key=lambda decision: (decision.at, decision.path))
 
 

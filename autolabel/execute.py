@@ -276,9 +276,7 @@ class Pass:
         """Annotations of an image that a newer shard replaced must not be counted: remake those shards' tables."""
         live = _live_rows(places, set())
         replaced = [
-            number
-            for number in self.folder.numbers()
-            if len(live.get(number, ())) < shards.count_rows(self.folder.images_file(number))
+            number for number in self.folder.numbers() if len(live.get(number, ())) < self.folder.size(number)[0]
         ]
         for _ in self._resolve_many(replaced, places):
             pass

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from autolabel import columns, shards
+from autolabel import columns, parquet, shards
 from autolabel.errors import StoreError
 from autolabel.shards import Resolved, StageNotes
 
@@ -52,18 +52,18 @@ def write_pack(run: Path, key: str, answers: Mapping[int, tuple[Resolved, StageN
     folder = run / FOLDER / key
     folder.mkdir(parents=True, exist_ok=True)
     numbers = list(answers)
-    table = pa.concat_tables([shards.resolve_table(resolved) for resolved, _ in answers.values()])
+    table = shards.resolve_table(Resolved.together([resolved for resolved, _ in answers.values()]))
     counts = [len(resolved.proposals) for resolved, _ in answers.values()]
     table = table.append_column("shard", columns.numbers(np.repeat(np.array(numbers, np.int32), counts), pa.int32()))
     notes = {str(number): noted.to_dict() for number, (_, noted) in answers.items()}
     path = folder / f"{numbers[0]:06d}-{numbers[-1]:06d}.parquet"
-    shards.write_file(path, table.combine_chunks(), json.dumps(notes, ensure_ascii=False).encode())
+    parquet.write(path, table, json.dumps(notes, ensure_ascii=False).encode())
     return Pack(numbers[0], numbers[-1], path)
 
 
 def read_pack_notes(pack: Pack) -> dict[int, StageNotes]:
     """Read the notes of a pack's shards; costs no data page."""
-    values: dict[str, dict[str, Any]] = json.loads(shards.read_metadata(pack.path))
+    values: dict[str, dict[str, Any]] = json.loads(parquet.read_metadata(pack.path))
     return {int(number): StageNotes.from_dict(noted) for number, noted in values.items()}
 
 
@@ -77,7 +77,7 @@ class PackReader:
         """Read one shard's annotations back."""
         held = self._held
         if held is None or held[0] != pack.path:
-            table = shards.read_file(pack.path)
+            table = parquet.read(pack.path)
             held = self._held = pack.path, table, columns.to_numpy(table.column("shard"))
         start, end = np.searchsorted(held[2], [shard, shard + 1]).tolist()
         return shards.to_resolved(held[1].slice(start, end - start))

@@ -10,20 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from autolabel import columns
+from autolabel import columns, parquet
 from autolabel.errors import StoreError
 from autolabel.geometry import mask_boxes
-from autolabel.manifest import write_atomically
+from autolabel.parquet import Where
 from autolabel.types import Failure, Float, Mask
 
-_META = b"autolabel"
 _IMAGES = pa.schema(
     [
         ("path", pa.string()),
@@ -157,75 +156,27 @@ class Resolved:
     labels: tuple[str, ...]
     boxes_xyxy: Float | None = None
 
-
-def encode_table(table: pa.Table, notes: StageNotes) -> bytes:
-    """Encode a table as a Parquet file, with the stage's notes in its metadata."""
-    return _encode(table, notes.to_json())
+    @classmethod
+    def together(cls, parts: Sequence[Resolved]) -> Resolved:
+        """Put the annotations of shards behind each other; all, or none, have boxes of their own."""
+        boxes = [part.boxes_xyxy for part in parts if part.boxes_xyxy is not None]
+        return cls(
+            np.concatenate([part.proposals for part in parts]),
+            tuple(chain.from_iterable(part.ids for part in parts)),
+            np.concatenate([part.label_ids for part in parts]),
+            tuple(chain.from_iterable(part.labels for part in parts)),
+            np.concatenate(boxes) if boxes else None,
+        )
 
 
 def write_table(path: Path, table: pa.Table, notes: StageNotes) -> None:
     """Write a Parquet file atomically, with the stage's notes in its metadata."""
-    write_atomically(path, encode_table(table, notes))
+    parquet.write(path, table, notes.to_json())
 
 
-def write_file(path: Path, table: pa.Table, metadata: bytes) -> None:
-    """Write a Parquet file atomically, with metadata of its own kind."""
-    write_atomically(path, _encode(table, metadata))
-
-
-def read_file(path: Path) -> pa.Table:
-    """Read a whole file."""
-    return _read(path)
-
-
-def read_metadata(path: Path) -> bytes:
-    """Read only what a file says beside its table; costs no data page."""
-    metadata = _guarded(path, pq.read_metadata).metadata or {}
-    if _META not in metadata:
-        raise StoreError(f"{path} was not written by autolabel; remove it, and the same command makes it again")
-    return bytes(metadata[_META])
-
-
-def read_notes(path: Path) -> StageNotes:
+def read_notes(path: Where) -> StageNotes:
     """Read only a stage file's notes; costs no data page."""
-    return StageNotes.from_json(read_metadata(path))
-
-
-def count_rows(path: Path) -> int:
-    """Count a file's rows; costs no data page."""
-    return int(_guarded(path, pq.read_metadata).num_rows)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a file's rows as dictionaries."""
-    rows: list[dict[str, Any]] = _read(path).to_pylist()
-    return rows
-
-
-def _encode(table: pa.Table, metadata: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_META: metadata}), sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _read(path: Path, names: Sequence[str] | None = None) -> pa.Table:
-    def read(path: Path) -> pa.Table:
-        # A shard's file is small: what `pq.read_table` prepares for data sets of many files costs more than the file,
-        # and so does opening a path, where all of the file is wanted.
-        with pq.ParquetFile(path if names else pa.BufferReader(path.read_bytes())) as file:
-            return file.read(columns=names, use_threads=False)
-
-    return _guarded(path, read)
-
-
-def _guarded(path: Path, read: Any) -> Any:
-    try:
-        return read(path)
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing; run the same command again to complete the run") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{path} is damaged ({error}); remove it, and the same command makes it again") from None
+    return StageNotes.from_json(parquet.read_metadata(path))
 
 
 def images_table(rows: Sequence[ImageRow]) -> pa.Table:
@@ -242,9 +193,9 @@ def images_table(rows: Sequence[ImageRow]) -> pa.Table:
     return columns.table(values, _IMAGES)
 
 
-def read_images(path: Path) -> tuple[ImageRow, ...]:
+def read_images(path: Where) -> tuple[ImageRow, ...]:
     """Read a shard's images back."""
-    stored = _read(path).to_pydict()
+    stored = parquet.read(path).to_pydict()
     stages, errors, messages = (stored.pop(name) for name in ("error_stage", "error", "message"))
     rows = map(ImageRow, *(stored[name] for name in ("path", "uri", "fingerprint", "image_id", "width", "height")))
     return tuple(
@@ -253,13 +204,14 @@ def read_images(path: Path) -> tuple[ImageRow, ...]:
     )
 
 
-def read_listing(path: Path) -> list[tuple[str, str, str, Failure | None]]:
-    """Read only what an index wants of a shard's images: path, fingerprint, image id, failure."""
-    table = _read(path, ["path", "fingerprint", "image_id", "error_stage"])
+def read_listing(path: Where) -> tuple[list[tuple[str, str, str, Failure | None]], StageNotes]:
+    """Read only what an index wants of a shard's images: path, fingerprint, image id, failure; and what was noted."""
+    table = parquet.read(path, ["path", "fingerprint", "image_id", "error_stage"])
+    notes = StageNotes.from_json(parquet.said(path, table.schema.metadata))
     if table.column("error_stage").null_count < len(table):
-        return [(row.path, row.fingerprint, row.image_id, row.failure) for row in read_images(path)]
+        return [(row.path, row.fingerprint, row.image_id, row.failure) for row in read_images(path)], notes
     listed = (table.column(name).to_pylist() for name in ("path", "fingerprint", "image_id"))
-    return list(zip(*listed, (None for _ in range(len(table))), strict=True))
+    return list(zip(*listed, (None for _ in range(len(table))), strict=True)), notes
 
 
 def detect_table(detected: Detected) -> pa.Table:
@@ -270,9 +222,9 @@ def detect_table(detected: Detected) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=_DETECT)
 
 
-def read_detect(path: Path, class_count: int) -> Detected:
+def read_detect(path: Where, class_count: int) -> Detected:
     """Read a shard's proposals back."""
-    table = _read(path)
+    table = parquet.read(path)
     return Detected(
         columns.to_numpy(table.column("image")).astype(np.int32),
         _boxes(table),
@@ -293,18 +245,18 @@ def segment_table(segmented: Segmented) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=_SEGMENT)
 
 
-def read_outlines(path: Path) -> Outlined:
+def read_outlines(path: Where) -> Outlined:
     """Read only the boxes around a shard's masks back, and their scores."""
-    table = _read(path, ["mask_score", "mask_box"])
+    table = parquet.read(path, ["mask_score", "mask_box"])
     if "mask_box" not in table.column_names:  # a run from before they were kept
         return Outlined.of(read_segment(path))
     scores = columns.to_numpy(table.column("mask_score")).astype(np.float32)
     return Outlined(_matrix(table.column("mask_box"), len(table), 4), scores)
 
 
-def read_segment(path: Path) -> Segmented:
+def read_segment(path: Where) -> Segmented:
     """Read a shard's masks back."""
-    table = _read(path)
+    table = parquet.read(path)
     heights, widths, counts = (table.column(n).to_pylist() for n in ("mask_height", "mask_width", "mask_counts"))
     masks = tuple(
         None if data is None else Mask(h, w, data) for h, w, data in zip(heights, widths, counts, strict=True)
@@ -321,16 +273,16 @@ def classify_table(classified: Classified, count: int) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=_CLASSIFY)
 
 
-def read_probs(path: Path, class_count: int) -> Float | None:
+def read_probs(path: Where, class_count: int) -> Float | None:
     """Read only the probabilities of a shard's proposals back ``(N, K)``; None where no classifier ran."""
-    table = _read(path, ["class_probs"])
+    table = parquet.read(path, ["class_probs"])
     probs = table.column("class_probs")
     return None if len(table) and probs.null_count == len(table) else _matrix(probs, len(table), class_count)
 
 
-def read_classify(path: Path, class_count: int) -> Classified:
+def read_classify(path: Where, class_count: int) -> Classified:
     """Read a shard's probabilities and embeddings back."""
-    table = _read(path)
+    table = parquet.read(path)
     probs, embeddings = table.column("class_probs"), table.column("embedding")
     if len(table) and probs.null_count == len(table):
         return Classified(None, None)
@@ -354,9 +306,9 @@ def resolve_table(resolved: Resolved) -> pa.Table:
     return table
 
 
-def read_resolve(path: Path) -> Resolved:
+def read_resolve(path: Where) -> Resolved:
     """Read a shard's annotations back."""
-    return to_resolved(_read(path))
+    return to_resolved(parquet.read(path))
 
 
 def to_resolved(table: pa.Table) -> Resolved:

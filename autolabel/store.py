@@ -29,7 +29,7 @@ from threading import Lock
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from autolabel import packs, shards
+from autolabel import packs, parquet, shards
 from autolabel.errors import StoreError
 from autolabel.manifest import StageKeys
 from autolabel.packs import Pack, PackReader
@@ -64,13 +64,15 @@ class RunFolder:
         self._packs: dict[str, tuple[Pack, ...]] = {}
         self._listing = Lock()
         self._pack_reader = PackReader()
-        self._notes: dict[Path, StageNotes] = {}
+        self._notes: dict[tuple[int, str, str], StageNotes] = {}
+        self._sizes: dict[int, tuple[int, float]] = {}
 
     def __enter__(self) -> RunFolder:
         self._shards.mkdir(parents=True, exist_ok=True)
         self._next = None
         self._packs.clear()
         self._notes.clear()
+        self._sizes.clear()
         try:
             self._lock.acquire()
         except Timeout:
@@ -90,17 +92,17 @@ class RunFolder:
             return []
         return sorted(int(name) for name in os.listdir(self._shards) if name.isdigit())  # noqa: PTH208 - paths take longer
 
-    def file(self, shard: int, stage: str, key: str) -> Path:
-        """Path of one stage's file in a shard."""
-        return self._shards / f"{shard:06d}/{stage}-{key}.parquet"
+    def file(self, shard: int, stage: str, key: str) -> str:
+        """Path of one stage's file in a shard; a text, as ten thousand `Path` take longer than what is read there."""
+        return f"{self._shards}/{shard:06d}/{stage}-{key}.parquet"
 
-    def images_file(self, shard: int) -> Path:
+    def images_file(self, shard: int) -> str:
         """Path of a shard's image list."""
-        return self._shards / f"{shard:06d}/images.parquet"
+        return f"{self._shards}/{shard:06d}/images.parquet"
 
     def has(self, shard: int, stage: str, key: str) -> bool:
         """Tell whether a shard holds a stage's output under ``key``."""
-        if self.file(shard, stage, key).is_file():
+        if _is_file(self.file(shard, stage, key)):
             return True
         return stage == "annotations" and packs.find(self._packs_of(key), shard) is not None
 
@@ -116,7 +118,7 @@ class RunFolder:
         tables = {"images": (shards.images_table(rows), notes), **files}
         paths = [building / f"{name}.parquet" for name in tables]
         for path, (table, stage_notes) in zip(paths, tables.values(), strict=True):
-            path.write_bytes(shards.encode_table(table, stage_notes))
+            path.write_bytes(parquet.encode(table, stage_notes.to_json()))
         # Together, as a file system writes its journal once for all that wait; the rename must not come first.
         with ThreadPoolExecutor(len(paths) + 1) as pool:
             list(pool.map(_sync, [*paths, building]))
@@ -127,9 +129,8 @@ class RunFolder:
 
     def put(self, shard: int, stage: str, key: str, table: pa.Table, notes: StageNotes) -> None:
         """Write one stage's file of an existing shard."""
-        path = self.file(shard, stage, key)
-        shards.write_table(path, table, notes)
-        self._notes.pop(path, None)
+        shards.write_table(Path(self.file(shard, stage, key)), table, notes)
+        self._notes.pop((shard, stage, key), None)
 
     def put_pack(self, key: str, answers: Mapping[int, tuple[Resolved, StageNotes]]) -> None:
         """Write the annotations of shards that have none under ``key`` and whose numbers follow on each other."""
@@ -139,15 +140,21 @@ class RunFolder:
 
     def stage_notes(self, shard: int, stage: str, key: str) -> StageNotes:
         """Read what a model stage noted about a shard; read once, as a pass asks at its start and at its end."""
-        path = self.file(shard, stage, key)
-        if path not in self._notes:
-            self._notes[path] = shards.read_notes(path)
-        return self._notes[path]
+        asked = shard, stage, key
+        if asked not in self._notes:
+            self._notes[asked] = shards.read_notes(self.file(*asked))
+        return self._notes[asked]
+
+    def size(self, shard: int) -> tuple[int, float]:
+        """Say how many images a shard has, and how many seconds it took to read them; known once it was listed."""
+        if shard not in self._sizes:
+            self._listing_of(shard)
+        return self._sizes[shard]
 
     def resolved(self, shard: int, key: str) -> Resolved:
         """Read the annotations of a shard under ``key``."""
         own = self.file(shard, "annotations", key)
-        pack = None if own.is_file() else packs.find(self._packs_of(key), shard)
+        pack = None if _is_file(own) else packs.find(self._packs_of(key), shard)
         return shards.read_resolve(own) if pack is None else self._pack_reader.read(pack, shard)
 
     def resolve_notes(self, key: str) -> Iterator[StageNotes]:
@@ -157,7 +164,7 @@ class RunFolder:
             packed |= packs.read_pack_notes(pack)
         for number in self.numbers():
             own = self.file(number, "annotations", key)
-            yield packed[number] if number in packed and not own.is_file() else shards.read_notes(own)
+            yield packed[number] if number in packed and not _is_file(own) else shards.read_notes(own)
 
     def _packs_of(self, key: str) -> tuple[Pack, ...]:
         # Packs are written side by side: a list from before one was written must not outlive it.
@@ -191,7 +198,7 @@ class RunFolder:
             failed = {f.path: f for f in self.stage_failures(number, keys)} if keys else {}
             return [
                 (path, Place(number, row, fingerprint, uid, failure or failed.get(path)))
-                for row, (path, fingerprint, uid, failure) in enumerate(shards.read_listing(self.images_file(number)))
+                for row, (path, fingerprint, uid, failure) in enumerate(self._listing_of(number))
             ]
 
         places: dict[str, Place] = {}
@@ -200,11 +207,20 @@ class RunFolder:
                 places.update(found)
         return places
 
+    def _listing_of(self, shard: int) -> list[tuple[str, str, str, Failure | None]]:
+        listed, notes = shards.read_listing(self.images_file(shard))
+        self._sizes[shard] = len(listed), notes.seconds
+        return listed
+
     def stage_failures(self, shard: int, keys: StageKeys) -> list[Failure]:
         """Images of a shard that a model stage could not do."""
         wanted = {stage: getattr(keys, stage) for stage in _STAGES}
-        there = [(stage, key) for stage, key in wanted.items() if self.file(shard, stage, key).is_file()]
+        there = [(stage, key) for stage, key in wanted.items() if _is_file(self.file(shard, stage, key))]
         return shards.add_up(self.stage_notes(shard, stage, key) for stage, key in there)[2]
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - paths take longer
 
 
 def _sync(path: Path) -> None:
@@ -225,7 +241,7 @@ def totals(
     """Add up a run: counts of images and annotations, rejects by reason, labels, seconds by stage."""
     numbers = folder.numbers()
     rejects, labels, timings = Counter[str](), Counter[str](), dict[str, float]()
-    timings["read"], *_ = shards.add_up(shards.read_notes(folder.images_file(n)) for n in numbers)
+    timings["read"] = sum(folder.size(n)[1] for n in numbers)
     noted = {stage: [folder.stage_notes(n, stage, getattr(keys, stage)) for n in numbers] for stage in _STAGES}
     for stage, notes in {**noted, "resolve": folder.resolve_notes(keys.resolve)}.items():
         timings[stage], dropped, _, found = shards.add_up(notes)

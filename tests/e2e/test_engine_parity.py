@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import autolabel
-from autolabel import shards
+from autolabel import parquet
 
 SAMPLES = Path(__file__).parents[2] / "sample_data" / "images"
 PROMPT = "scratch. dent. crack. rust. hole. stain."
@@ -73,7 +73,7 @@ def test_the_same_portions_give_the_same_bits(images: Path, tmp_path: Path) -> N
     """Four images go from stage to stage together, here and there: threads alone must change nothing at all."""
     runs = [label(images, tmp_path / engine, engine=engine, batch_size=4) for engine in ("sequential", "auto")]
     one, other = (
-        {str(path.relative_to(run.path)): shards.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
+        {str(path.relative_to(run.path)): parquet.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
         for run in runs
     )
     assert len(one) == 2 * 5

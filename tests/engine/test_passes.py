@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import autolabel
-from autolabel import labeling, shards
+from autolabel import labeling, parquet
 from autolabel.errors import ConfigError
 from autolabel.images import Source
 from autolabel.models.runtime import forward_pass
@@ -38,7 +38,7 @@ def content(run: autolabel.Run) -> list[object]:
 
 
 def stage_files(run: autolabel.Run) -> dict[str, list[dict[str, object]]]:
-    return {str(path.relative_to(run.path)): shards.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
+    return {str(path.relative_to(run.path)): parquet.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
 
 
 def test_every_engine_makes_the_same_run(workspace: Path, models: Models) -> None:
@@ -98,7 +98,7 @@ def test_a_full_disk_ends_the_pass_and_costs_only_what_was_in_flight(
 ) -> None:
     images = write_pictures(workspace / "images", 30)
     calm = autolabel.run(images, prompt="scratch. dent.", path="calm", batch_size=4, **models)
-    encode, written = shards.encode_table, 0
+    encode, written = parquet.encode, 0
 
     def full(*arguments, **settings):
         nonlocal written
@@ -107,11 +107,11 @@ def test_a_full_disk_ends_the_pass_and_costs_only_what_was_in_flight(
             raise OSError(errno.ENOSPC, "No space left on device")
         return encode(*arguments, **settings)
 
-    monkeypatch.setattr("autolabel.shards.encode_table", full)
+    monkeypatch.setattr("autolabel.parquet.encode", full)
     with pytest.raises(OSError, match="No space left on device"):
         autolabel.run(images, prompt="scratch. dent.", path="stormy", batch_size=4, **models)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("autolabel-detect")]
-    monkeypatch.setattr("autolabel.shards.encode_table", encode)
+    monkeypatch.setattr("autolabel.parquet.encode", encode)
     kept = RunFolder(workspace / "stormy").numbers()
     assert kept == list(range(full_at // 5))
     stormy = autolabel.run(images, prompt="scratch. dent.", path="stormy", batch_size=4, **models)
