@@ -96,6 +96,9 @@ class Recipe(_Settings):
     cpu: Literal["auto", "eager", "openvino"] = Field(
         "auto", description='forward passes on a CPU; "auto": OpenVINO where it is quicker and answers the same'
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description='torch\'s compiler on CUDA; "auto": in long runs, where it is quicker and the labels stay'
+    )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="images of one batch and of one commit")
     engine: EngineName = Field(
         "auto", description='"auto": this machine; "ray": a Ray cluster; "sequential": no overlap, to compare with'

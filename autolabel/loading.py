@@ -96,7 +96,7 @@ def models_for(recipe: Recipe, *, offline: bool = False, given: Mapping[str, obj
             return None
         # Choosing a device imports torch, which a run with models of its own may not need.
         if runtime is None:
-            runtime = pick_runtime(recipe.device, recipe.dtype, offline, recipe.cpu)
+            runtime = pick_runtime(recipe.device, recipe.dtype, offline, recipe.cpu, recipe.compile)
             if not on_gpu(runtime):
                 # Now, since threads that a run starts later take over what is set here.
                 keep_memory()

@@ -21,7 +21,8 @@ class Runtime:
     """Where and how models run: torch device and dtype names, and whether files may be downloaded.
 
     ``cpu`` says how forward passes on a CPU are made: ``eager``, through ``openvino``, or ``auto`` by what is quicker.
-    With ``exact`` the dtype was asked for, and no shorter one may take its place.
+    With ``exact`` the dtype was asked for, and no shorter one may take its place. ``compile`` says whether those on a
+    CUDA device go through torch's compiler: ``on``, ``off``, or ``auto`` where that pays.
     """
 
     device: str = "cpu"
@@ -29,6 +30,7 @@ class Runtime:
     offline: bool = False
     cpu: str = "auto"
     exact: bool = False
+    compile: str = "auto"
 
 
 @runtime_checkable

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: what the device likes]")
 @click.option("--cpu", type=click.Choice(["auto", "eager", "openvino"]), help="How to run on a CPU.  [default: auto]")
+@click.option("--compile", type=click.Choice(["auto", "on", "off"]), help="Compile on CUDA.  [default: in long runs]")
 @click.option("--offline", is_flag=True, help="Never ask a model hub.")
 @click.option("--retry-failed", is_flag=True, help="Try the images of the failure ledger again.")
 @click.option("--noise/--no-noise", default=True, help="Look for label noise at the end.  [default: --noise]")

@@ -25,6 +25,7 @@ serve_options = options(
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]"),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format of the models."),
     click.option("--cpu", type=click.Choice(["auto", "eager", "openvino"]), help="How to run on a CPU."),
+    click.option("--compile", type=click.Choice(["auto", "on", "off"]), help="Whether to compile on CUDA."),
     click.option("--offline", is_flag=True, help="Never ask a model hub."),
 )
 

@@ -67,7 +67,11 @@ def apply(task: Task, model: Any, ref: ModelRef, runtime: Runtime) -> None:
 
     Raises ModelError when OpenVINO is asked for and is not installed.
     """
-    if runtime.cpu == "eager" or on_gpu(runtime) or (runtime.cpu == "auto" and runtime.dtype != "float32"):
+    if on_gpu(runtime):
+        if runtime.device.startswith("cuda"):
+            _compile(task, model, runtime)
+        return
+    if runtime.cpu == "eager" or (runtime.cpu == "auto" and runtime.dtype != "float32"):
         return
     if find_spec("openvino") is None:
         if runtime.cpu == "openvino":
@@ -80,11 +84,29 @@ def apply(task: Task, model: Any, ref: ModelRef, runtime: Runtime) -> None:
     if graph is not None and info is not None and info.weights_sha256:
         policy = AT_ONCE if runtime.cpu == "openvino" else Policy()
         job = Job(task, str(ref), info.weights_sha256)
+        graph.install(Quick(graph, job, policy, formats=formats_for(runtime), note=_noting(model)))
 
-        def note(forward: str) -> None:
-            model.info = replace(model.info, forward=forward)
 
-        graph.install(Quick(graph, job, policy, formats=formats_for(runtime), note=note))
+def _compile(task: Task, model: Any, runtime: Runtime) -> None:
+    """Let a network on a CUDA device go over to torch's compiler; ``auto`` leaves a torch without Triton alone."""
+    if runtime.compile == "off" or (runtime.compile == "auto" and find_spec("triton") is None):
+        return
+    from autolabel.models.accelerate_compile import Compiled, CompilePolicy
+    from autolabel.models.accelerate_graphs import graph_of
+
+    graph = graph_of(task, model)
+    if graph is not None:
+        policy = CompilePolicy(after=0.0, least_gain=0.0) if runtime.compile == "on" else CompilePolicy()
+        graph.install(Compiled(graph, policy, shorter=runtime.dtype != "float32", note=_noting(model)))
+
+
+def _noting(model: Any) -> Callable[[str], None]:
+    """Return what notes in a model's facts how its network runs."""
+
+    def note(forward: str) -> None:
+        model.info = replace(model.info, forward=forward)
+
+    return note
 
 
 def formats_for(runtime: Runtime) -> tuple[str, ...]:

@@ -40,6 +40,10 @@ class Graph(Protocol):
         """Return the module that is traced; its arguments are ``inputs``."""
         ...
 
+    def parts(self) -> Sequence[nn.Module]:
+        """Return the modules in which the time goes, for torch's compiler; alike ones share what is compiled."""
+        ...
+
     def moving(self) -> bool:
         """Tell whether the first axis of every input may have any length."""
         ...
@@ -96,6 +100,11 @@ class DetectorGraph:
     def network(self) -> nn.Module:
         """Return the module that is traced."""
         return _Vision(self.eager.model)
+
+    def parts(self) -> Sequence[nn.Module]:
+        """Return backbone and layers: between them the package looks at sizes and masks, which breaks a graph."""
+        model = self.eager.model.model
+        return [model.backbone, *model.encoder.layers, *model.decoder.layers]
 
     def moving(self) -> bool:
         """Tell whether the first axis may vary: no, the feature maps' sizes become part of the graph."""
@@ -171,7 +180,8 @@ def _relabeled(
 def _scored(answer: Any, sides: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """For each image scores ``(Q, T)`` in [0, 1] and boxes ``(Q, 4)`` in px of the network's input."""
     logits, boxes = answer
-    return list(zip(logits.float().sigmoid().numpy(), boxes.float().numpy() * sides, strict=True))
+    scores, places = logits.float().sigmoid().cpu().numpy(), boxes.float().cpu().numpy()
+    return list(zip(scores, places * sides, strict=True))
 
 
 def _missing(
@@ -263,6 +273,10 @@ class EncoderGraph:
         """Return the module that is traced."""
         return _Called(self.eager, self._segmenter._model)
 
+    def parts(self) -> Sequence[nn.Module]:
+        """Return trunk and neck."""
+        return [self._segmenter._model.image_encoder]
+
     def moving(self) -> bool:
         """Tell whether the first axis may vary: on a CPU images are encoded one by one."""
         return False
@@ -312,6 +326,10 @@ class CropGraph:
         """Return the module that is traced."""
         return _Called(self.eager, self._classifier._model)
 
+    def parts(self) -> Sequence[nn.Module]:
+        """Return the image tower."""
+        return [self._classifier._model.visual]
+
     def moving(self) -> bool:
         """Tell whether the first axis may vary: images have different numbers of boxes."""
         return True
@@ -336,7 +354,7 @@ class CropGraph:
 
     def labels_differ(self, expected: Any, got: Any) -> str | None:
         """Compare probabilities of the classes that were asked for last."""
-        one, other = (self._classifier.opinions(embeddings.float()) for embeddings in (expected, got))
+        one, other = (self._classifier.opinions(embeddings.float().cpu()) for embeddings in (expected, got))
         worst = float((one - other).abs().max()) if one.numel() else 0.0
         return None if worst <= _SAME_PROBABILITY else f"a probability by {worst:.2g}"
 

@@ -27,7 +27,11 @@ _TURN = threading.RLock()
 
 
 def pick_runtime(
-    device: str | None = None, dtype: str | None = None, offline: bool = False, cpu: str = "auto"
+    device: str | None = None,
+    dtype: str | None = None,
+    offline: bool = False,
+    cpu: str = "auto",
+    compiling: str = "auto",
 ) -> Runtime:
     """Choose where to run: CUDA, then MPS, then CPU; float16 on CUDA, else float32.
 
@@ -51,7 +55,7 @@ def pick_runtime(
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     environment = os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
-    return Runtime(str(device), dtype, offline or environment, cpu, exact)
+    return Runtime(str(device), dtype, offline or environment, cpu, exact, compiling)
 
 
 def cuda_devices() -> int:
