@@ -56,10 +56,11 @@ def crop_of(mask: Mask, runs: tuple[Ints, Ints], box_xyxy: tuple[int, int, int, 
     if (column != (ends - 1) // mask.height).any():
         y0, y1 = 0, mask.height  # a run that goes on in the next column: the mask is as high as the image
     shift = (column - x0) * (y1 - y0) - y0 - column * mask.height
-    steps = np.zeros((x1 - x0) * (y1 - y0) + 1, np.int8)
-    steps[starts + shift] = 1
-    np.add.at(steps, ends + shift, -1)
-    filled = np.cumsum(steps[:-1], dtype=np.int8).view(np.uint8)
+    bounds = np.zeros(2 * len(starts) + 2, np.int64)
+    bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = starts + shift, ends + shift, (x1 - x0) * (y1 - y0)
+    values = np.zeros(len(bounds) - 1, np.uint8)
+    values[1::2] = 1
+    filled = np.repeat(values, np.diff(bounds))
     return np.ascontiguousarray(filled.reshape(x1 - x0, y1 - y0).T)
 
 

@@ -6,9 +6,13 @@ on the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from autolabel.quality.ragged import Flags, Ints, Reals
 
@@ -26,6 +30,18 @@ def folds_of(images: Ints, count: int = FOLDS) -> Ints:
     """Fold of each row ``(N,)`` by its image, so that rows of one image stay together; the same on every call."""
     mixed = (images.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(40)) % np.uint64(count)).astype(np.int64)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold linear algebra to one thread: matrices of twenty columns take up to four times as long on several."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def sigmoid(values: Reals) -> Reals:
@@ -54,23 +70,30 @@ class Logistic:
             rows = np.random.default_rng(0).choice(len(x), MOST_ROWS, replace=False)
             x, y = x[rows], y[rows]
             sample_weight = None if sample_weight is None else sample_weight[rows]
-        x = np.asarray(x, np.float64)
-        mean, scale = (x.mean(0), x.std(0)) if len(x) else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        count, features = x.shape
+        # A row for each feature: sums over labels then run along memory.
+        design = np.empty((features + 1, count))
+        design[0], scaled = 1.0, design[1:]
+        scaled[:] = x.T
+        mean = scaled.mean(1) if count else np.zeros(features)
+        scaled -= mean[:, None]
+        scale = np.sqrt(np.einsum("fn,fn->f", scaled, scaled) / max(count, 1))
         scale = np.where(scale > 1e-6, scale, 1.0)
-        design = np.column_stack([np.ones(len(x)), (x - mean) / scale])
-        weight = np.ones(len(x)) if sample_weight is None else sample_weight
+        scaled /= scale[:, None]
+        weight = np.ones(count) if sample_weight is None else sample_weight
         # The intercept's small penalty keeps it finite where all outcomes are alike.
-        penalty = np.full(design.shape[1], ridge)
+        penalty = np.full(features + 1, ridge)
         penalty[0] = 0.05
-        beta = np.zeros(design.shape[1])
+        beta = np.zeros(features + 1)
         # The gradient says where the steps end, the curvature only how soon: single precision is enough for it.
         coarse = design.astype(np.float32)
+        weighted = np.empty_like(coarse)
         for _ in range(_STEPS):
-            p = sigmoid(design @ beta)
+            p = sigmoid(beta @ design)
             curvature = np.maximum(p * (1 - p), 1e-5) * weight
-            gradient = design.T @ (weight * (y - p)) - penalty * beta
-            hessian = (coarse * curvature.astype(np.float32)[:, None]).T @ coarse + np.diag(penalty)
-            step = np.linalg.solve(hessian, gradient)
+            gradient = design @ (weight * (y - p)) - penalty * beta
+            np.multiply(coarse, curvature.astype(np.float32), out=weighted)
+            step = np.linalg.solve(weighted @ coarse.T + np.diag(penalty), gradient)
             beta += np.clip(step, -4, 4)
             if np.abs(step).max() < _CLOSE:
                 break
@@ -78,7 +101,8 @@ class Logistic:
 
     def log_odds(self, x: Reals) -> Reals:
         """Log odds ``(N,)`` of the outcome for ``(N, F)`` features."""
-        return np.asarray(((np.asarray(x, np.float64) - self.mean) / self.scale) @ self.weights[1:] + self.weights[0])
+        slope = self.weights[1:] / self.scale
+        return np.asarray(np.asarray(x, np.float64) @ slope + (self.weights[0] - self.mean @ slope))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +116,19 @@ class ClassPlatt:
     def fit(cls, log_odds: Reals, y: Flags, classes: Ints, count: int, ridge: float = _CLASS_RIDGE) -> ClassPlatt:
         """Fit ``(N,)`` log odds to outcomes, a Newton step for all classes at once; class -1 belongs to none."""
         offset, slope = np.zeros(count), np.ones(count)
-        known = classes >= 0
+        known = np.flatnonzero(classes >= 0)
+        known = known[
+            np.argsort(classes[known].astype(np.min_scalar_type(count)), kind="stable")
+        ]  # rows of a class lie together, and sums are of spans
         z, outcome, k = np.clip(log_odds[known], -8, 8), y[known].astype(np.float64), classes[known]
+        add = _Adder(k, count)
         for _ in range(6):
-            p = sigmoid(offset[k] + slope[k] * z)
+            p = sigmoid(np.repeat(offset[add.groups], add.rows) + np.repeat(slope[add.groups], add.rows) * z)
             c, residual = np.maximum(p * (1 - p), 1e-5), outcome - p
-            add = _Adder(k, count)
+            cz = c * z
             g0 = add(residual) - ridge / 4 * offset
             g1 = add(residual * z) - ridge * (slope - 1)
-            h00, h01, h11 = add(c) + ridge / 4, add(c * z), add(c * z * z) + ridge
+            h00, h01, h11 = add(c) + ridge / 4, add(cz), add(cz * z) + ridge
             determinant = h00 * h11 - h01 * h01
             offset += np.clip((h11 * g0 - h01 * g1) / determinant, -2, 2)
             slope += np.clip((h00 * g1 - h01 * g0) / determinant, -0.5, 0.5)
@@ -114,13 +142,20 @@ class ClassPlatt:
         return np.where(classes >= 0, own, log_odds)
 
 
-@dataclass(frozen=True, slots=True)
 class _Adder:
-    rows: Ints
-    count: int
+    """Sums ``(count,)`` by group over rows in the order of their groups: ``groups`` occur, each with ``rows``."""
+
+    def __init__(self, rows_groups: Ints, count: int) -> None:
+        bounds = np.searchsorted(rows_groups, np.arange(count + 1))
+        self.groups = np.flatnonzero(np.diff(bounds))
+        self.rows = np.diff(bounds)[self.groups]
+        self._starts, self._count = bounds[self.groups], count
 
     def __call__(self, values: Reals) -> Reals:
-        return np.asarray(np.bincount(self.rows, values, self.count), np.float64)
+        sums = np.zeros(self._count)
+        if len(self.groups):
+            sums[self.groups] = np.add.reduceat(values, self._starts)
+        return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +195,13 @@ def cross_fit(
     """Log odds ``(N,)`` of the outcome, each row's from a fit on the other folds; ``train``: which rows may teach."""
     result = np.zeros(len(x))
     teach = np.ones(len(x), np.bool_) if train is None else train
-    for fold in np.unique(folds):
-        mine, others = folds == fold, (folds != fold) & teach
-        if not others.any():
-            others = teach
-        curve = Curve.fit(x[others], y[others], None if classes is None else classes[others], count)
-        result[mine] = curve.log_odds(x[mine], None if classes is None else classes[mine])
+    with one_thread():
+        for fold in np.unique(folds):
+            mine, others = folds == fold, (folds != fold) & teach
+            if not others.any():
+                others = teach
+            curve = Curve.fit(x[others], y[others], None if classes is None else classes[others], count)
+            result[mine] = curve.log_odds(x[mine], None if classes is None else classes[mine])
     return result
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.quality.calibrate import FOLDS, Curve, Logistic, folds_of, logit, sigmoid
+from autolabel.quality.calibrate import FOLDS, Curve, Logistic, folds_of, logit, one_thread, sigmoid
 from autolabel.quality.lessons import Lessons, candidates, labels_left, lessons_of
 from autolabel.quality.material import Labels, Pictures
 from autolabel.quality.opinions import Opinions
@@ -48,6 +48,11 @@ class Overlooked:
 
 def score_boxes(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int = 0) -> tuple[BoxScores, Overlooked]:
     """Judge every label and every piece of evidence without one, by comparisons fitted to other images."""
+    with one_thread():
+        return _scored(labels, opinions, pictures, seed)
+
+
+def _scored(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int) -> tuple[BoxScores, Overlooked]:
     support = support_of(labels, opinions, pictures)
     rows, free = candidates(labels, opinions, pictures)
     lessons = lessons_of(labels, opinions, pictures, seed)

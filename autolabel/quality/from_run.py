@@ -13,7 +13,7 @@ from autolabel.geometry import mask_boxes
 from autolabel.quality.material import Evidence, Labels, Pictures
 from autolabel.quality.ragged import Flags, Ints, Reals
 from autolabel.stages.resolve import settled_boxes
-from autolabel.types import Correction, Float, Mask
+from autolabel.types import Correction, Float, Image, Mask
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
@@ -31,7 +31,11 @@ class RunEvidence:
 
 def pictures_of(run: Run) -> Pictures:
     """List a run's labelled images in the order of their paths."""
-    images = list(run.images())
+    return listed(list(run.images()))
+
+
+def listed(images: Sequence[Image]) -> Pictures:
+    """List images as a pass names them."""
     return Pictures(
         tuple(image.path for image in images),
         tuple(image.id for image in images),

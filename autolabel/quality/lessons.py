@@ -49,17 +49,25 @@ def lessons_of(labels: Labels, opinions: Opinions, pictures: Pictures, seed: int
     if len(labels) > _MOST_LABELS:
         labels, opinions = _part(labels, opinions, pictures, seed)
     rounds = int(np.clip(np.ceil(_ENOUGH_PLANTED / max(len(labels) * RATE * 3, 1)), 1, _MOST_ROUNDS))
-    taught = [_round(labels, opinions, pictures, np.random.default_rng([seed, number])) for number in range(rounds)]
+    shadowed = shadowed_of(opinions, len(pictures))
+    taught = [
+        _round(labels, opinions, pictures, np.random.default_rng([seed, number]), shadowed) for number in range(rounds)
+    ]
     columns: list[Any] = [np.concatenate([one[column] for one in taught]) for column in range(12)]
     columns[8] = np.concatenate([one[8] + number * len(pictures) for number, one in enumerate(taught)])
     return Lessons(*[*columns, rounds])
 
 
-def candidates(labels: Labels, opinions: Opinions, pictures: Pictures) -> tuple[Ints, Reals]:
-    """Evidence rows without a label, the best of each spot, and what is known of them ``(C, F)``."""
+def candidates(
+    labels: Labels, opinions: Opinions, pictures: Pictures, shadowed: Flags | None = None
+) -> tuple[Ints, Reals]:
+    """Evidence rows without a label, the best of each spot, and what is known of them ``(C, F)``.
+
+    ``shadowed`` ``(M,)`` is what `shadowed_of` says of the evidence, where that is known.
+    """
     evidence, images = opinions.evidence, len(pictures)
     near = surroundings(evidence, labels, images)
-    shadowed = _shadowed(opinions, images)
+    shadowed = shadowed_of(opinions, images) if shadowed is None else shadowed
     rows = np.flatnonzero(near.free & ~shadowed)
     z = logit(opinions.object[rows], 0.001)
     scale = np.sqrt(pictures.sizes_wh.prod(1))[evidence.image[rows]]
@@ -101,11 +109,13 @@ def _counted(labels: Labels, opinions: Opinions, one_each: Ints, rows: Ints) -> 
     return [*columns, columns[3] == 0]
 
 
-def _round(labels: Labels, opinions: Opinions, pictures: Pictures, rng: np.random.Generator) -> tuple[Any, ...]:
+def _round(
+    labels: Labels, opinions: Opinions, pictures: Pictures, rng: np.random.Generator, shadowed: Flags
+) -> tuple[Any, ...]:
     planted = plant(labels, pictures, opinions.classes, rng)
     made = planted.labels
     taught = ~made.crowd
-    rows, free = candidates(made, opinions, pictures)
+    rows, free = candidates(made, opinions, pictures, shadowed)
     evidence = opinions.evidence
     return (
         support_of(made, opinions, pictures).features[taught],
@@ -137,7 +147,7 @@ def _lost(planted: Planted, labels: Labels, opinions: Opinions, rows: Ints, imag
     return best_of(e, iou, len(rows)) >= MATCH_IOU
 
 
-def _shadowed(opinions: Opinions, images: int) -> Flags:
+def shadowed_of(opinions: Opinions, images: int) -> Flags:
     """Tell for which evidence ``(M,)`` a likelier box of the same spot speaks."""
     evidence = opinions.evidence
     starts = evidence.starts(images)

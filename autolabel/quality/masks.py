@@ -108,9 +108,11 @@ def _defects(mask: Mask, around: Box) -> tuple[float, float]:
     crop = np.zeros((inner.shape[0] + 2, inner.shape[1] + 2), np.uint8)
     crop[1:-1, 1:-1] = inner
     total = float((runs[1] - runs[0]).sum())
-    count, _, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
-    parts = stats[1:, cv2.CC_STAT_AREA]
-    specks = float(parts[parts < _SPECK * parts.max()].sum()) if count > 2 else 0.0
+    count, part_of = cv2.connectedComponents(crop, connectivity=8)
+    specks = 0.0
+    if count > 2:
+        parts = np.bincount(part_of.ravel())[1:]
+        specks = float(parts[parts < _SPECK * parts.max()].sum())
     outside = cv2.floodFill(crop, None, (0, 0), 2, flags=4)[0]  # what the border's background does not reach is a hole
     holes = float(crop.size - outside) - total
     return holes / total, specks / total

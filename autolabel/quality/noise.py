@@ -24,7 +24,7 @@ from autolabel.quality.from_run import (
     RunEvidence,
     evidence_of_run,
     labels_of_run,
-    pictures_of,
+    listed,
     reviewed_images,
 )
 from autolabel.quality.judge import judge
@@ -36,6 +36,7 @@ from autolabel.quality.table import IssueRows, Judged, quality_table
 
 if TYPE_CHECKING:
     from autolabel.dataset import Run
+    from autolabel.types import Image
 
 QUALITY_FILE = "quality.parquet"
 OnStep = Callable[[str], None]
@@ -180,7 +181,8 @@ def read_quality(folder: Path) -> pa.Table:
 
 
 def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Material:
-    pictures, classes = pictures_of(run), run.labels
+    images, classes = list(run.images()), run.labels
+    pictures = listed(images)
     files = [read_results(path, pictures, ontology=classes) for path in evidence]
     second = read_second_look(run, pictures, len(classes.classes))
     return Material(
@@ -191,7 +193,7 @@ def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Materi
         evidence_of_run(run, pictures, masks=False),
         str(run.manifest.assign),
         reviewed_images(run, pictures),
-        _reader(run),
+        _reader(run, images),
         again=len(second) > 0 and not files,
         strangers=strangers(run.manifest.models),
         threshold=float(run.manifest.resolved.get("thresholds", {}).get("min_score", 0.35)),
@@ -201,7 +203,8 @@ def _of_run(run: Run, evidence: Sequence[Path], options: NoiseOptions) -> Materi
 def _of_file(
     labels: Path, run: Run | None, evidence: Sequence[Path], images: Path | None, options: NoiseOptions
 ) -> Material:
-    pictures = pictures_of(run) if run is not None else None
+    seen = list(run.images()) if run is not None else []
+    pictures = listed(seen) if run is not None else None
     audit = read_labels(labels, pictures, run.labels if run is not None else None)
     found: list[Evidence] = []
     if run is not None:
@@ -213,16 +216,15 @@ def _of_file(
         raise UsageError(
             "labels alone cannot be judged: name a RUN over the same images, or pass --evidence results.json"
         )
-    read = _reader(run) if run is not None else _folder_reader(audit, images)
+    read = _reader(run, seen) if run is not None else _folder_reader(audit, images)
     # What the labels could not know of, they did not overlook.
     joint = joined(found, len(audit.classes))
-    listed = np.isin(np.arange(len(audit.pictures)), list(audit.image_of.values()))
-    joint = joint.take(listed[joint.image] & np.isin(joint.label, list(audit.class_of.values())))
-    return Material(audit.pictures, audit.classes, audit.labels, joint, closed=~listed, read=read, notes=audit.notes)
+    in_file = np.isin(np.arange(len(audit.pictures)), list(audit.image_of.values()))
+    joint = joint.take(in_file[joint.image] & np.isin(joint.label, list(audit.class_of.values())))
+    return Material(audit.pictures, audit.classes, audit.labels, joint, closed=~in_file, read=read, notes=audit.notes)
 
 
-def _reader(run: Run) -> Callable[[int], bytes]:
-    images = list(run.images())
+def _reader(run: Run, images: Sequence[Image]) -> Callable[[int], bytes]:
     return lambda place: run.read_bytes(images[place])
 
 

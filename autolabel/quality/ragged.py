@@ -17,7 +17,7 @@ from autolabel.types import Float
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Reals = NDArray[np.floating[Any]]
-CELLS = 500_000
+CELLS = 200_000
 """Most cells of a table of pairs held at once; an image with more is taken alone."""
 
 
@@ -54,13 +54,15 @@ def overlapping(
     for first, last in _tables(np.diff(a_starts), np.diff(b_starts)):
         a_rows, a = _padded(a_xyxy, a_starts[first : last + 1])
         b_rows, b = _padded(b_xyxy, b_starts[first : last + 1])
-        width = np.minimum(a[2][:, :, None], b[2][:, None, :])
-        width -= np.maximum(a[0][:, :, None], b[0][:, None, :])
-        height = np.minimum(a[3][:, :, None], b[3][:, None, :])
-        height -= np.maximum(a[1][:, :, None], b[1][:, None, :])
-        image, i, j = np.nonzero((width > 0) & (height > 0))
-        inter = width[image, i, j] * height[image, i, j]
+        low, high = np.maximum(a[0][:, :, None], b[0][:, None, :]), np.minimum(a[2][:, :, None], b[2][:, None, :])
+        touch = high > low
+        np.maximum(a[1][:, :, None], b[1][:, None, :], out=low)
+        np.minimum(a[3][:, :, None], b[3][:, None, :], out=high)
+        touch &= high > low
+        image, cell = np.divmod(np.flatnonzero(touch), touch.shape[1] * touch.shape[2])
+        i, j = np.divmod(cell, touch.shape[2])
         a_row, b_row = a_rows[image, i], b_rows[image, j]
+        inter = pair_intersections(a_xyxy[a_row], b_xyxy[b_row])
         iou = inter / np.maximum(a_areas[a_row] + b_areas[b_row] - inter, 1e-12)
         near = iou > floor
         rows.append((a_row[near], b_row[near], iou[near].astype(np.float32)))

@@ -109,6 +109,24 @@ def test_the_odd_one_out():
     assert find_outliers(embeddings[:10]) is None
 
 
+def test_many_regions_are_scored_as_cleanlab_scores_them(monkeypatch):
+    from cleanlab.outlier import OutOfDistribution
+
+    from autolabel.quality import outliers
+
+    monkeypatch.setattr(outliers, "_REFERENCE", 60)
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(0, 0.3, (300, 8)).astype(np.float32)
+    embeddings[::9] = 0  # evidence without an embedding
+    found = find_outliers(embeddings)
+    assert found is not None
+    rows = np.sort(np.random.default_rng(0).permutation(300)[:60])
+    model = OutOfDistribution({"k": 10})
+    model.fit(features=embeddings[rows])
+    others = np.setdiff1d(np.arange(300), rows)
+    np.testing.assert_allclose(found[0][others], model.score(features=embeddings[others]), atol=1e-5)
+
+
 def test_picture_problems():
     pytest.importorskip("cleanvision")
     rng = np.random.default_rng(0)
