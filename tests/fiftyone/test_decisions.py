@@ -17,6 +17,7 @@ from autolabel.errors import UsageError
 from autolabel.issues import write_issues
 from autolabel.types import Box, Correction, Review
 from tests.fiftyone.sessions import apply, issues_of, labels_of, refresh, region
+from tests.test_boxes import InnerSegmenter
 
 
 def test_tags_come_back_as_decisions_that_stand(fiftyone, reviewer, run, dataset):
@@ -103,6 +104,25 @@ def test_a_refresh_keeps_what_is_not_applied_yet(fiftyone, reviewer, run, datase
     assert sample.annotations.detections[0].tags == ["reject"]
     assert apply(reviewer, run).counts == {"deleted": 1}
     assert refresh(reviewer, run).counts == {"unchanged": 6}
+
+
+@pytest.mark.parametrize("boxes", [("detector", "mask"), ("mask", "detector")])
+def test_other_boxes_between_opening_and_applying_are_nobodys_edits(fiftyone, reviewer, make_run, boxes):
+    opened, later = boxes
+    run = make_run(6, segmenter=InnerSegmenter(), thresholds={"boxes": opened})
+    dataset = fiftyone.load_dataset(refresh(reviewer, run).dataset)
+    sample = dataset.match(fiftyone.ViewField("annotation_count") == 2).first()
+    path, shown = sample.path, run[sample.path].annotations
+    sample.tags.append("reviewed")
+    sample.save()
+    settled = runner.resolve_run(run, {"thresholds": {"boxes": later}})
+    assert settled[path].annotations[0].box != shown[0].box
+    assert apply(reviewer, settled).counts == {"accepted": 2, "reviewed": 1}
+    after = autolabel.Run.open(run.path)[path].annotations
+    assert {a.origin for a in after} == {"human"}
+    assert [a.box.xyxy for a in after] == [pytest.approx(a.box.xyxy) for a in shown]
+    assert [a.mask for a in after] == [a.mask for a in shown]
+    assert apply(reviewer, settled).counts == {}
 
 
 def test_decisions_of_earlier_sessions_and_other_tools_are_kept(fiftyone, reviewer, run, dataset):

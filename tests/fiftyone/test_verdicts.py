@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -252,10 +254,33 @@ def test_accepting_an_earlier_edit_stays_an_edit():
     assert (correction.action, correction.before_box) == ("edited", HERE)
 
 
-def test_what_the_reviewer_saw_counts_where_the_run_moved_on():
-    moved = annotation("x", Box(5, 5, 30, 30))
-    correction = only(Shown(SCRATCH).tag(0, "accept").decided(run=[moved]))
+@pytest.mark.parametrize("now", [[annotation("x", Box(5, 5, 30, 30))], [annotation("x", THERE, 1)], []])
+def test_what_the_reviewer_saw_counts_where_the_run_moved_on(now):
+    """Other boxes, another class, or a threshold that drops it: resolved anew between opening and applying."""
+    correction = only(Shown(SCRATCH).tag(0, "accept").decided(run=now, predicted=now))
+    assert (correction.action, correction.label, correction.before_label) == ("accepted", "scratch", "scratch")
     assert correction.box.xyxy == pytest.approx(HERE.xyxy)
+    assert (correction.before_box, correction.before_mask) == (correction.box, correction.mask)
+    assert (correction.before_score, correction.iou) == (0.8, 1.0)
+    reviewed = only(Shown(SCRATCH).tag_image("reviewed").decided(run=now, predicted=now))
+    assert reviewed == correction
+    relabelled = only(Shown(SCRATCH).tag(0, "relabel:dent").decided(run=now, predicted=now))
+    assert (relabelled.action, relabelled.label, relabelled.before_label) == ("edited", "dent", "scratch")
+    assert relabelled.before_box == relabelled.box
+
+
+def test_a_mask_that_did_not_change_stays_the_runs_own():
+    """A detector's box cuts the mask it was made from; the app holds what is inside."""
+    cut, whole = replace(SCRATCH, box=Box(4, 4, 12, 12)), replace(SCRATCH, box=HERE)
+    correction = only(Shown(cut).tag(0, "accept").decided(run=[whole], predicted=[whole]))
+    assert (correction.action, correction.mask) == ("accepted", SCRATCH.mask)
+
+
+def test_an_edit_is_one_where_the_run_moved_on_as_well():
+    moved = annotation("x", Box(5, 5, 30, 30))
+    shown = Shown(SCRATCH)
+    shown.regions()[0]["bounding_box"][0] += 2 / 64
+    assert only(shown.decided(run=[moved], predicted=[moved])).action == "edited"
 
 
 def test_an_overlooked_doubt_is_taken_refused_or_changed():

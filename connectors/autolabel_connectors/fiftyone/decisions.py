@@ -19,6 +19,8 @@ from autolabel_connectors.merge import added_id
 from autolabel_connectors.rle import crop, from_crop
 
 _KEPT_SHARE = 0.5
+Before = tuple[str, Box, Mask | None, float | None]
+"""What a model had made: label, box, mask, score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,20 @@ def _correction(verdict: Verdict, context: Context) -> Correction | str:
         uid, base = added_id(context.source, context.image.path, verdict.key), None
     else:
         uid, base = verdict.key, context.effective.get(verdict.key)
-    shape: tuple[Box, Mask | None] | None
+    label = verdict.label or verdict.shown_label or verdict.region["label"]
     if verdict.same_shape and base is not None and _shows(base, verdict.region, context.image):
-        shape = base.box, base.mask
-    else:
-        shape = _drawn(verdict, context)
-    return _final(uid, verdict.label or verdict.region["label"], shape, context) if shape else _outside(verdict)
+        return _final(uid, label, (base.box, base.mask), context)
+    shape = _drawn(verdict, context)
+    if shape is None:
+        return _outside(verdict)
+    if not verdict.same_shape or uid in context.standing or verdict.region.get("origin") == "human":
+        return _final(uid, label, shape, context)
+    # The run was resolved otherwise since the app was opened: what the reviewer saw is what the model had made.
+    box, mask = shape
+    if base is not None and base.mask is not None and _same_pixels(base.mask, box, verdict.region):
+        mask = base.mask
+    before = verdict.shown_label or label, box, mask, verdict.region.get("confidence")
+    return _final(uid, label, (box, mask), context, before)
 
 
 def _on_doubt(verdict: Verdict, context: Context) -> Correction | str:
@@ -140,12 +150,14 @@ def _on_doubt(verdict: Verdict, context: Context) -> Correction | str:
     return _final(target.id, verdict.label or target.label, (place, _within(target.mask, place)), context)
 
 
-def _final(uid: str, label: str, shape: tuple[Box, Mask | None], context: Context) -> Correction:
-    """Write down how a person left a region, beside how the model had made it."""
+def _final(
+    uid: str, label: str, shape: tuple[Box, Mask | None], context: Context, before: Before | None = None
+) -> Correction:
+    """Write down how a person left a region, beside how the model had made it: ``before``, or what the run says."""
     name, negative = resolve_label(label, context.labels, context.negatives)
     if negative:
         return _deletion(uid, context)
-    before = _before(uid, context)
+    before = before or _before(uid, context)
     box, mask = shape
     correction = Correction("added", context.image.path, context.image.id, uid, name, box, mask, **_signature(context))
     if before is None:
@@ -174,7 +186,7 @@ def _deletion(uid: str, context: Context) -> Correction:
     return correction if known is None else replace(correction, before_box=known.box)
 
 
-def _before(uid: str, context: Context) -> tuple[str, Box, Mask | None, float | None] | None:
+def _before(uid: str, context: Context) -> Before | None:
     """Return what the model had made: from the run, or where thresholds took it since, from an earlier decision."""
     model = context.predicted.get(uid)
     if model is not None:
@@ -200,8 +212,14 @@ def _shows(annotation: Annotation, region: Document, image: Image) -> bool:
     scale = (image.width, image.height) * 2
     if any(abs(a - b) * s > 0.01 for a, b, s in zip(ours, region["bounding_box"], scale, strict=True)):
         return False
-    mask = None if annotation.mask is None else pack(to_crop(annotation.mask, annotation.box))
-    return pixel_digest(mask) == pixel_digest(region.get("mask"))
+    if annotation.mask is None:
+        return region.get("mask") is None
+    return _same_pixels(annotation.mask, annotation.box, region)
+
+
+def _same_pixels(mask: Mask, box: Box, region: Document) -> bool:
+    """Tell whether a region in the app shows this mask, of which it holds what lies in the box."""
+    return pixel_digest(pack(to_crop(mask, box))) == pixel_digest(region.get("mask"))
 
 
 def _within(mask: Mask | None, place: Box) -> Mask | None:

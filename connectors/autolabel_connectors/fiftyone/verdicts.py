@@ -18,8 +18,8 @@ class Verdict:
     """What a reviewer wants of one region.
 
     ``keep`` it as it is now (accepted, relabelled, moved), ``delete`` it, ``add`` what was not there, ``undo`` what was
-    decided here before. ``label`` is None where it was not changed. ``same_shape`` tells that box and mask are as
-    shown.
+    decided here before. ``label`` is None where it was not changed, ``shown_label`` what was shown. ``same_shape``
+    tells that box and mask are as shown.
     """
 
     verb: Verb
@@ -28,6 +28,7 @@ class Verdict:
     region: Document
     label: str | None = None
     same_shape: bool = True
+    shown_label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _read_field(
             continue
         label = _label(entry, region, tags)
         same_shape = _same_shape(entry, region, size_wh)
-        verdict = Verdict("keep", key, place, region, label, same_shape)
+        verdict = Verdict("keep", key, place, region, label, same_shape, entry["label"])
         if tags.undo or tags.reject:
             verdicts.append(replace(verdict, verb="undo" if tags.undo else "delete", label=None, same_shape=True))
         elif tags.accept or label is not None or not same_shape:
