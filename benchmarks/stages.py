@@ -45,7 +45,9 @@ def steps(folder: Path, ours: Ours, boxes: int) -> dict[str, Callable[[], object
         "preprocess: segment": lambda: [models["segmenter"].pixel_values(picture) for picture in pictures],
         "preprocess: crops": lambda: [crop(picture, box, style, None) for picture in pictures for box in places],
         **replays,
-        "encode masks": lambda: [encode_masks(blob, picture.shape[:2], None) for picture in pictures],
+        "encode masks": lambda: [
+            encode_masks(blob, (picture.shape[0], picture.shape[1]), None) for picture in pictures
+        ],
         "write": _writing(folder, len(files), boxes),
     }
 
