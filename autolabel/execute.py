@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -103,18 +103,19 @@ class Pass:
 
     def resolve_only(self) -> None:
         """Remake the annotations from the stored proposals."""
-        places = self.folder.index(self.keys)
+        places = self.folder.index()
         numbers = [n for n in self.folder.numbers() if not self.folder.has(n, "annotations", self.keys.resolve)]
         for _ in self._resolve_many(numbers, places):
             pass
         self._switch()
-        self._finish(places)
+        # What the stages noted is read with what they said.
+        self._finish(self.folder.with_failures(places, self.keys))
 
     def _resolve_many(
         self, numbers: Sequence[int], places: Mapping[str, Place], replaced: Set[str] = frozenset()
     ) -> Iterator[tuple[int, shards.StageNotes]]:
         """Make the annotations of shards that lack nothing else."""
-        live = resolving.live_images(places, replaced)
+        live = resolving.live_images(places, replaced) if numbers else {}
         return resolving.resolve_folder(self.folder, self.keys, self.plan, live, numbers)
 
     def _source(self, row: ImageRow) -> Source:
@@ -274,10 +275,8 @@ class Pass:
 
     def _refresh_replaced(self, places: Mapping[str, Place]) -> None:
         """Annotations of an image that a newer shard replaced must not be counted: remake those shards' tables."""
-        live = _live_rows(places, set())
-        replaced = [
-            number for number in self.folder.numbers() if len(live.get(number, ())) < self.folder.size(number)[0]
-        ]
+        standing = Counter(place.shard for place in places.values())
+        replaced = [number for number in self.folder.numbers() if standing[number] < self.folder.size(number)[0]]
         for _ in self._resolve_many(replaced, places):
             pass
 

@@ -24,9 +24,8 @@ from autolabel.types import Float
 if TYPE_CHECKING:
     from autolabel.labeling import Plan
 
-# Threads wait for the disk and for Parquet, which leave Python's lock; arithmetic is done once for a group of shards.
-# More readers than two contend for the lock, as a shard's files are small: eight took a third longer.
-_THREADS = 2
+# Arithmetic is done once for a group of shards. They are read by one thread: a shard's files are so small that a second
+# one only fights it for Python's lock, and both take longer.
 _WRITERS = 8
 _GROUP_ROWS = 1024
 Live = Mapping[int, Mapping[int, tuple[str, str]]]
@@ -80,7 +79,7 @@ def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, Sta
         proposals, label_ids = mine[kept].astype(np.int32), own[kept].astype(np.int32)
         found = tuple(names[i] for i in label_ids.tolist())
         shown = None if settled is None else settled[kept + end - len(mine)]
-        ids = annotation_ids(plan.run_id, part.images, part.detected, proposals)
+        ids = tuple(annotation_ids(plan.run_id, part.images, part.detected, proposals))
         answers.append(
             (Resolved(proposals, ids, label_ids, found, shown), dict(rejects_of(fate)), dict(Counter(found)))
         )
@@ -90,7 +89,7 @@ def resolve_parts(parts: Sequence[Part], plan: Plan) -> list[tuple[Resolved, Sta
 
 def annotation_ids(
     run_id: str, images: Sequence[tuple[str, str] | None], detected: Detected, proposals: NDArray[np.int32]
-) -> tuple[str, ...]:
+) -> Iterator[str]:
     """Name regions for ever: uuid5 of run, image and the detector's box to 0.01 px.
 
     Label and mask are left out on purpose: a region that is relabelled, or takes its box from its mask, stays the same
@@ -98,7 +97,6 @@ def annotation_ids(
     """
     space = uuid.UUID(run_id).bytes
     starts: dict[int, hashlib._Hash] = {}
-    digests = []
     rows = detected.images[proposals].tolist()
     for row, box in zip(rows, detected.boxes_xyxy[proposals].tolist(), strict=True):
         start = starts.get(row)
@@ -107,15 +105,11 @@ def annotation_ids(
             assert image is not None
             start = starts[row] = hashlib.sha1(space + f"{image[0]} {image[1]} ".encode(), usedforsecurity=False)
         digest = start.copy()
-        digest.update(b"%.2f %.2f %.2f %.2f" % (*box,))
-        digests.append(digest.digest())
-    # As uuid.uuid5 writes them, all at once: version 5, variant 1 of RFC 4122.
-    known = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 20)[:, :16].copy()
-    known[:, 6] = known[:, 6] & 0x0F | 0x50
-    known[:, 8] = known[:, 8] & 0x3F | 0x80
-    text = known.tobytes().hex()
-    names = (text[start : start + 32] for start in range(0, len(text), 32))
-    return tuple(f"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}" for name in names)
+        digest.update(b"%.2f %.2f %.2f %.2f" % tuple(box))
+        # As uuid.uuid5 writes it, without the object: version 5, variant 1 of RFC 4122.
+        text = digest.hexdigest()
+        variant = "89ab"[int(text[16], 16) & 3]
+        yield f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def live_images(places: Mapping[str, Place], replaced: Set[str] = frozenset()) -> Live:
@@ -135,16 +129,22 @@ def resolve_folder(
 ) -> Iterator[tuple[int, StageNotes]]:
     """Make the annotations of the shards ``numbers``, in order; yield each one's notes once they are written.
 
-    Shards that have none yet are written together; what is made anew goes to the shard's own file, which wins.
+    Images that a stage could not do get none, also where ``live`` does not know of it. Shards that have none yet are
+    written together; what is made anew goes to the shard's own file, which wins.
     """
     class_count = len(plan.ontology.all_classes)
 
-    def read(number: int) -> Part:
-        detected = shards.read_detect(folder.file(number, "detect", keys.detect), class_count)
-        probs = shards.read_probs(folder.file(number, "classify", keys.classify), class_count)
+    def read(group: Sequence[int]) -> list[Part]:
+        return [
+            part(number, *opinions)
+            for number, opinions in zip(group, folder.opinions(group, keys, class_count), strict=True)
+        ]
+
+    def part(number: int, detected: Detected, probs: Float | None) -> Part:
         segments = folder.file(number, "segment", keys.segment)
         outlined = shards.read_outlines(segments) if plan.boxes == "mask" else None
-        mine = live.get(number, {})
+        failed = {failure.path for failure in folder.stage_failures(number, keys)}
+        mine = {row: image for row, image in live.get(number, {}).items() if image[1] not in failed}
         rows = max(max(mine, default=-1), int(detected.images.max(initial=-1))) + 1
         return Part([mine.get(row) for row in range(rows)], detected, probs, outlined)
 
@@ -156,11 +156,11 @@ def resolve_folder(
                 folder.put(number, "annotations", keys.resolve, shards.resolve_table(resolved), notes)
         return [(number, notes) for number, (_, notes) in answers.items()]
 
-    with ThreadPoolExecutor(_THREADS) as pool, ThreadPoolExecutor(_WRITERS) as writers:
+    with ThreadPoolExecutor(_WRITERS) as writers:
         # Files are synced side by side: on a busy disk each sync waits for what others write, and all for the same.
         writing: deque[Future[list[tuple[int, StageNotes]]]] = deque()
         for group in _groups(numbers, live):
-            answers = resolve_parts(list(pool.map(read, group)), plan)
+            answers = resolve_parts(read(group), plan)
             writing.append(writers.submit(write, dict(zip(group, answers, strict=True))))
             if len(writing) > _WRITERS:
                 yield from writing.popleft().result()

@@ -224,12 +224,15 @@ def detect_table(detected: Detected) -> pa.Table:
 
 def read_detect(path: Where, class_count: int) -> Detected:
     """Read a shard's proposals back."""
-    table = parquet.read(path)
-    return Detected(
-        columns.to_numpy(table.column("image")).astype(np.int32),
-        _boxes(table),
-        _matrix(table.column("class_scores"), len(table), class_count),
-    )
+    return read_detects([path], class_count)[0][0]
+
+
+def read_detects(paths: Sequence[Where], class_count: int) -> list[tuple[Detected, StageNotes]]:
+    """Read the proposals of many shards back, and what was noted: at once, as numpy wants long arrays."""
+    tables, places, notes = _together([parquet.read(path) for path in paths], paths)
+    images = columns.to_numpy(tables.column("image")).astype(np.int32)
+    boxes, scores = _boxes(tables), _matrix(tables.column("class_scores"), len(tables), class_count)
+    return [(Detected(images[mine], boxes[mine], scores[mine]), said) for mine, said in zip(places, notes, strict=True)]
 
 
 def segment_table(segmented: Segmented) -> pa.Table:
@@ -275,9 +278,17 @@ def classify_table(classified: Classified, count: int) -> pa.Table:
 
 def read_probs(path: Where, class_count: int) -> Float | None:
     """Read only the probabilities of a shard's proposals back ``(N, K)``; None where no classifier ran."""
-    table = parquet.read(path, ["class_probs"])
+    return read_many_probs([path], class_count)[0][0]
+
+
+def read_many_probs(paths: Sequence[Where], class_count: int) -> list[tuple[Float | None, StageNotes]]:
+    """Read the probabilities of many shards back, and what was noted: at once, as numpy wants long arrays."""
+    table, places, notes = _together([parquet.read(path, ["class_probs"]) for path in paths], paths)
     probs = table.column("class_probs")
-    return None if len(table) and probs.null_count == len(table) else _matrix(probs, len(table), class_count)
+    if len(table) and probs.null_count == len(table):
+        return [(None, said) for said in notes]
+    matrix = _matrix(probs, len(table), class_count)
+    return [(matrix[mine], said) for mine, said in zip(places, notes, strict=True)]
 
 
 def read_classify(path: Where, class_count: int) -> Classified:
@@ -331,6 +342,14 @@ def add_up(notes: Iterable[StageNotes]) -> tuple[float, Counter[str], list[Failu
         failures.extend(noted.failures)
         labels.update(noted.labels)
     return seconds, dropped, failures, labels
+
+
+def _together(tables: Sequence[pa.Table], paths: Sequence[Where]) -> tuple[pa.Table, list[slice], list[StageNotes]]:
+    """One table of all, each one's rows in it, and each one's notes."""
+    ends = np.cumsum([len(table) for table in tables]).tolist()
+    places = [slice(end - len(table), end) for table, end in zip(tables, ends, strict=True)]
+    notes = [StageNotes.from_json(parquet.said(path, t.schema.metadata)) for path, t in zip(paths, tables, strict=True)]
+    return pa.concat_tables(tables), places, notes
 
 
 def _boxes(table: pa.Table) -> Float:

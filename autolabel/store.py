@@ -22,7 +22,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -33,13 +33,11 @@ from autolabel import packs, parquet, shards
 from autolabel.errors import StoreError
 from autolabel.manifest import StageKeys
 from autolabel.packs import Pack, PackReader
-from autolabel.shards import ImageRow, Resolved, StageNotes
-from autolabel.types import Failure
+from autolabel.shards import Detected, ImageRow, Resolved, StageNotes
+from autolabel.types import Failure, Float
 
 _STAGES = ("detect", "segment", "classify")
-# Threads wait for the disk, and for Parquet's decoders, which leave Python's lock.
-_THREADS = 8
-_READERS = 2  # to read small files is all work: more threads only wait for each other, at twice the cost
+_REMOVERS = 8  # threads that wait for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,26 +184,39 @@ class RunFolder:
                 ):
                     os.unlink(entry.path)  # noqa: PTH108 - a path for each of many thousand files takes longer
 
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(_REMOVERS) as pool:
             list(pool.map(drop, self.numbers()))
         packs.drop_stale(self.path, key)
         self._packs.clear()
 
     def index(self, keys: StageKeys | None = None) -> dict[str, Place]:
         """Map each image path to where it is stored; the newest shard wins. ``keys`` adds the stages' failures."""
-
-        def read(number: int) -> list[tuple[str, Place]]:
-            failed = {f.path: f for f in self.stage_failures(number, keys)} if keys else {}
-            return [
-                (path, Place(number, row, fingerprint, uid, failure or failed.get(path)))
-                for row, (path, fingerprint, uid, failure) in enumerate(self._listing_of(number))
-            ]
-
         places: dict[str, Place] = {}
-        with ThreadPoolExecutor(_READERS) as pool:
-            for found in pool.map(read, self.numbers()):
-                places.update(found)
-        return places
+        for number in self.numbers():
+            for row, (path, fingerprint, uid, failure) in enumerate(self._listing_of(number)):
+                places[path] = Place(number, row, fingerprint, uid, failure)
+        return places if keys is None else self.with_failures(places, keys)
+
+    def with_failures(self, places: Mapping[str, Place], keys: StageKeys) -> dict[str, Place]:
+        """Add to an index which images the model stages could not do."""
+        found = dict(places)
+        for number in self.numbers():
+            for failure in self.stage_failures(number, keys):
+                place = places.get(failure.path)
+                if place is not None and place.shard == number and place.failure is None:
+                    found[failure.path] = replace(place, failure=failure)
+        return found
+
+    def opinions(
+        self, numbers: Sequence[int], keys: StageKeys, class_count: int
+    ) -> list[tuple[Detected, Float | None]]:
+        """Read what detector and classifier said about some shards; what they noted is known from then on."""
+        detects = shards.read_detects([self.file(n, "detect", keys.detect) for n in numbers], class_count)
+        probs = shards.read_many_probs([self.file(n, "classify", keys.classify) for n in numbers], class_count)
+        for number, (_, detected), (_, classified) in zip(numbers, detects, probs, strict=True):
+            self._notes[number, "detect", keys.detect] = detected
+            self._notes[number, "classify", keys.classify] = classified
+        return [(mine, own) for (mine, _), (own, _) in zip(detects, probs, strict=True)]
 
     def _listing_of(self, shard: int) -> list[tuple[str, str, str, Failure | None]]:
         listed, notes = shards.read_listing(self.images_file(shard))
