@@ -6,7 +6,7 @@ import shutil
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from autolabel.resolving import Part, resolve_parts
 from autolabel.shards import Detected, Outlined, Resolved, StageNotes
 from autolabel.stages.resolve import LEAST_FILLED, LEAST_INSIDE, LEAST_MASK_SCORE
 from autolabel.store import RunFolder
+from autolabel.types import RGB, Float, Segments
 from tests.conftest import Models, write_pictures
+from tests.fakes import BoxSegmenter
 
 RUN_ID = "6b1f6f0e-8a52-5d0c-9d61-0b6a3b1f2c77"
 
@@ -191,6 +193,27 @@ def test_other_thresholds_are_written_in_few_files_and_read_back(make_run: Calla
     again = runner.resolve_run(settled, {"thresholds": {"min_score": 0.35}})
     assert Told.of(again) == before
     assert len(list((run.path / "annotations").iterdir())) == 1, "the packs of other thresholds are gone"
+
+
+class ForgetfulSegmenter(BoxSegmenter):
+    """Answers for one box of an image, which is too few where there are more."""
+
+    def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> list[Segments]:
+        return [Segments(s.masks[:1], s.scores[:1]) for s in super().predict_batch(images, boxes_xyxy)]
+
+
+def test_what_a_stage_could_not_do_gets_none_by_other_thresholds_either(make_run: Callable[..., autolabel.Run]) -> None:
+    forgetful = {**Models(), "segmenter": ForgetfulSegmenter()}
+    run = make_run(8, batch_size=3, **forgetful)
+    failed = run.failures()
+    assert 0 < len(failed) < 8
+    settled = runner.resolve_run(run, threshold())
+    fresh = autolabel.run(prompt="scratch. dent.", batch_size=3, path="fresh", **threshold(), **forgetful)
+    assert Told.of(settled) == Told.of(fresh)
+    assert settled.manifest.counts == fresh.manifest.counts
+    assert settled.manifest.status == "partial"
+    assert settled.failures() == failed
+    assert (settled.path / "failures.jsonl").read_text("utf-8") == (fresh.path / "failures.jsonl").read_text("utf-8")
 
 
 def test_a_shard_that_is_added_later_stands_beside_a_pack(make_run: Callable[..., autolabel.Run]) -> None:
