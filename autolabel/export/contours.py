@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,10 +53,15 @@ def mask_parts(mask: Mask) -> list[list[Ring]]:
     x, y, w, h = (int(v) for v in coco_mask.toBbox(mask.to_coco()))
     if w == 0 or h == 0:
         return []
+    return crop_parts(crop_of(mask, runs_of(mask), (x, y, x + w, y + h)), x, y)
+
+
+def crop_parts(crop: NDArray[Any], x: int, y: int) -> list[list[Ring]]:
+    """Trace the parts of a mask as `mask_parts` does, given its pixels ``(h, w)`` from ``x, y`` px on, 0 or 1."""
+    h, w = crop.shape
     # Doubled, every pixel has an even and an odd half: a contour on a left or upper half is even and on a right or
     # lower half odd, so that (v + 1) // 2 turns pixel indices into the edges they lie on, for parts and holes alike.
     doubled = np.zeros((2 * h + 4, 2 * w + 4), np.uint8)
-    crop = crop_of(mask, runs_of(mask), (x, y, x + w, y + h))
     doubled[2:-2:2, 2:-2:2] = doubled[3:-2:2, 2:-2:2] = doubled[2:-2:2, 3:-2:2] = doubled[3:-2:2, 3:-2:2] = crop
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts: dict[int, list[Ring]] = {place: [] for place, link in enumerate(hierarchy[0]) if link[3] < 0}

@@ -6,7 +6,7 @@ Pixels only: each connector's ``convert.py`` turns a Drawing into its tool's sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -15,10 +15,12 @@ import numpy as np
 
 from autolabel.connect import Shape
 from autolabel.errors import ConfigError
-from autolabel.export.contours import Ring, join, mask_parts, simplify
+from autolabel.export.contours import Ring, crop_parts, join, mask_parts, simplify
+from autolabel.runlengths import Bools
 from autolabel.types import Annotation, Box, Mask
+from autolabel_connectors.many import read_masks
 from autolabel_connectors.raster import GRID, Points, rasterise, snap
-from autolabel_connectors.rle import canonical, mask_box, mask_iou, union
+from autolabel_connectors.rle import canonical, mask_iou, union
 
 DrawnKind = Literal["box", "polygon", "mask"]
 RegionKind = Literal["box", "polygon", "mask", "ellipse", "line", "point", "unknown"]
@@ -75,9 +77,9 @@ class Outline:
 class Drawing:
     """What is sent for one annotation: a box, polygons, or a mask.
 
-    ``box`` is always there. ``rings`` are set for polygons and ``mask`` for masks. ``iou`` is what a person sees
-    against the annotation's mask: below 1 for polygons that lose something, 1 otherwise. ``filled`` is what the rings
-    enclose.
+    ``box`` is always there. ``rings`` are set for polygons and ``mask``, without empty runs, for masks. ``iou`` is
+    what a person sees against the annotation's mask: below 1 for polygons that lose something, 1 otherwise. ``filled``
+    is what the rings enclose.
     """
 
     kind: DrawnKind
@@ -122,24 +124,46 @@ def draw(annotation: Annotation, shape: Shape = "auto", options: ShapeOptions | 
 
     ``auto`` draws polygons where they keep at least ``min_iou`` of the mask within the budget, else the mask.
     """
+    return draw_all([annotation], shape, options)[0]
+
+
+def draw_all(
+    annotations: Sequence[Annotation], shape: Shape = "auto", options: ShapeOptions | None = None
+) -> list[Drawing]:
+    """Choose how to show annotations, as `draw` does; all at once takes less time."""
     if shape not in SHAPES:
         raise ConfigError(f"shapes must be one of {', '.join(SHAPES)}, got {shape!r}")
     options = options or ShapeOptions()
-    mask = annotation.mask
-    tight = mask_box(mask) if mask is not None and shape != "box" else None
-    if mask is None or tight is None:
-        return Drawing("box", annotation.box)
-    as_mask = Drawing("mask", tight, mask=mask)
-    if shape == "mask":
-        return as_mask
-    parts = mask_parts(mask)
+    drawings = [Drawing("box", annotation.box) for annotation in annotations]
+    masked = [place for place, annotation in enumerate(annotations) if annotation.mask is not None]
+    if shape == "box" or not masked:
+        return drawings
+    masks = [mask for annotation in annotations if (mask := annotation.mask) is not None]
+    many = read_masks(masks)
+    boxes = many.boxes_xyxy.tolist()
+    for place, mask, box, exact in zip(masked, masks, boxes, many.canonical.tolist(), strict=True):
+        if box[2]:
+            drawings[place] = Drawing("mask", Box(*map(float, box)), mask=mask if exact else canonical(mask))
+    if shape != "mask":
+        for crops in many.crops():
+            for here, place in enumerate(masked[crops.first : crops.first + len(crops.widths)]):
+                if drawings[place].mask is not None:
+                    drawings[place] = _drawn(drawings[place], crops.crop(here), shape, options)
+    return drawings
+
+
+def _drawn(as_mask: Drawing, crop: Bools, shape: Shape, options: ShapeOptions) -> Drawing:
+    """Draw a mask, given its pixels in its box as well, as polygons where that serves."""
+    mask, box = as_mask.mask, as_mask.box
+    assert mask is not None
+    parts = crop_parts(crop, int(box.x_min), int(box.y_min))
     holes = sum(len(part) - 1 for part in parts)
     if shape == "auto" and (len(parts) > options.max_parts or holes > options.max_holes):
         return as_mask
     found = _outline(mask, parts, options.max_vertices)
     if shape == "auto" and found.iou < options.min_iou:
         return as_mask
-    return Drawing("polygon", tight, rings=found.rings, iou=found.iou, filled=found.filled)
+    return Drawing("polygon", box, rings=found.rings, iou=found.iou, filled=found.filled)
 
 
 def outline(mask: Mask, max_vertices: int = 100) -> Outline:
@@ -147,7 +171,7 @@ def outline(mask: Mask, max_vertices: int = 100) -> Outline:
 
     An exact outline that fits is kept as it is. Raises nothing for odd masks; an empty mask has no rings.
     """
-    return _outline(mask, mask_parts(mask), max_vertices)
+    return _outline(canonical(mask), mask_parts(mask), max_vertices)
 
 
 def digest(region: Region, *, with_label: bool = True) -> str:
@@ -166,14 +190,14 @@ def digest(region: Region, *, with_label: bool = True) -> str:
 
 
 def _outline(mask: Mask, parts: list[list[Ring]], max_vertices: int) -> Outline:
-    """Search the tolerances from exact to coarse."""
+    """Search the tolerances from exact to coarse, for a mask without empty runs."""
     size_wh = (mask.width, mask.height)
     if not parts:
         return Outline((), 1.0, 0, 0, 0.0)
     holes = sum(len(part) - 1 for part in parts)
     if _cost(parts) <= max_vertices:
         # Most often: exact, on pixel corners, and the pixels that it encloses are the mask's own.
-        return Outline(tuple(join(part) for part in parts), 1.0, len(parts), holes, 0.0, canonical(mask))
+        return Outline(tuple(join(part) for part in parts), 1.0, len(parts), holes, 0.0, mask)
     x0, y0 = parts[0][0].points.min(axis=0)
     x1, y1 = parts[0][0].points.max(axis=0)
     steps = int(np.ceil(np.log(max(x1 - x0, y1 - y0, 1.0)) / np.log(1.1))) + 16

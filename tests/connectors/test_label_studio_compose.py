@@ -116,8 +116,8 @@ def test_each_kind_of_region_is_validated_once_and_its_numbers_always(monkeypatc
     assert len(asked) == 2
     to = compose.to_regions
 
-    def outside(*args):
-        return [{**part, "value": {**part["value"], "x": 100.5}} for part in to(*args)]
+    def outside(*args, **named):
+        return [{**part, "value": {**part["value"], "x": 100.5}} for part in to(*args, **named)]
 
     monkeypatch.setattr(compose, "to_regions", outside)
     with pytest.raises(AutolabelError, match="out of bounds"):

@@ -255,7 +255,7 @@ def test_nothing_is_uploaded_while_tasks_are_made(proxy, label_studio, make_run,
     from autolabel_connectors.label_studio.session import Session
 
     monkeypatch.setattr(pushing, "Session", partial(Session, limit=3))
-    for name in ("FIRST_UPLOADS", "MORE_UPLOADS"):
+    for name in ("TOGETHER", "MORE_UPLOADS"):
         monkeypatch.setattr(additions, name, 1)
     through, direct = hurt(proxy, label_studio)
     under_way: set[int] = set()

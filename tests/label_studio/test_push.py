@@ -323,8 +323,8 @@ def test_what_the_server_would_drop_is_not_sent(bench: Bench, make_run, monkeypa
     run = make_run(1)
     real = compose.to_regions
 
-    def broken(*args):
-        return [{**part, "from_name": "nobody"} for part in real(*args)]
+    def broken(*args, **named):
+        return [{**part, "from_name": "nobody"} for part in real(*args, **named)]
 
     monkeypatch.setattr(compose, "to_regions", broken)
     with pytest.raises(AutolabelError, match=r"would not take.*000\.png"):

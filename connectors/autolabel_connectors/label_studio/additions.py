@@ -21,6 +21,7 @@ from autolabel.types import AnnotatedImage, Image
 from autolabel_connectors.ahead import Ahead
 from autolabel_connectors.label_studio.compose import Wanted
 from autolabel_connectors.label_studio.errors import TooLargeError, UnsureError
+from autolabel_connectors.label_studio.remote import chunks
 from autolabel_connectors.label_studio.session import WINDOW, Session, count_regions
 from autolabel_connectors.ranking import priority
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 LEAST = 64
 """A call may be this small, so that the server has something to do early; what follows is composed meanwhile."""
 
-FIRST_UPLOADS, MORE_UPLOADS = 25, 100
-"""Images that are uploaded together: a few at first, for the same reason."""
+TOGETHER, MORE_UPLOADS = 25, 100
+"""Images that are composed together, as their masks are drawn in as many steps as one, and uploaded: a few at first."""
 
 MAX_BYTES = 16 * 2**20
 _ROOM_BYTES = 4 * MAX_BYTES
@@ -106,18 +107,18 @@ class Additions:
 
     def _made_ready(self) -> Iterator[tuple[_Ready, int]]:
         """Compose tasks, and begin to upload their images; each with its size in bytes."""
-        pending: list[Image] = []
-        for item in self._lacking():
-            wanted = self._session.composer.compose(item)
-            predictions = b',"predictions":[%b]' % to_json(wanted.prediction) if wanted.result else b""
-            yield _Ready(wanted, predictions), 200 + len(predictions)
-            pending.append(item.image)
+        uploads, pending = None, list[Image]()
+        for batch in chunks(self._lacking(), TOGETHER):
+            pending += [item.image for item in batch]
             uploads = None if self._session.dry else self._session.uploads
-            if uploads and len(pending) >= (MORE_UPLOADS if uploads.coming else FIRST_UPLOADS):
+            if uploads and len(pending) >= (MORE_UPLOADS if uploads.coming else TOGETHER):
                 uploads.prepare(pending)
                 pending = []
-        if not self._session.dry and self._session.uploads:
-            self._session.uploads.prepare(pending)
+            for wanted in self._session.composer.compose_all(batch):
+                predictions = b',"predictions":[%b]' % to_json(wanted.prediction) if wanted.result else b""
+                yield _Ready(wanted, predictions), 200 + len(predictions)
+        if uploads:
+            uploads.prepare(pending)
 
     def _lacking(self) -> Iterator[AnnotatedImage]:
         session, existing = self._session, self._existing

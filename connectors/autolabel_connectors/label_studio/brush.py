@@ -11,7 +11,6 @@ import base64
 import binascii
 import io
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,43 +18,68 @@ from numpy.typing import NDArray
 from autolabel.errors import AutolabelError
 from autolabel.runlengths import Bools, Ints
 from autolabel.types import Mask
-from autolabel_connectors.rle import from_row_runs, row_runs
+from autolabel_connectors.many import read_masks
+from autolabel_connectors.rle import from_row_runs
 
 _SIZES = (3, 4, 8, 16)
 _LIMIT = 2**16
 _HALF = 128
+_HEADER_END = int(f"{7:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES), 2)
+"""The bits of a header after the number of values: the size of a word and of the four lengths, each less one."""
 
 
 def encode_brush(mask: Mask) -> list[int]:
     """Encode a mask as a list of bytes, the same to the bit as ``label_studio_sdk.converter.brush.mask2rle``."""
-    total = mask.width * mask.height * 4
-    if total >= 2**32:
-        raise AutolabelError(
-            f"a brush mask can have at most 2**30 pixels, got {mask.width}x{mask.height}; cut the image into tiles"
-        )
-    starts, ends = row_runs(mask)
-    bounds = np.empty(2 * len(starts) + 2, np.int64)
-    bounds[0], bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = 0, starts * 4, ends * 4, total
-    runs = bounds[1:] - bounds[:-1]
+    return list(encode_brushes([mask])[0])
+
+
+def encode_brushes(masks: Sequence[Mask]) -> list[bytes]:
+    """Encode masks as `encode_brush` does, all at once: of small ones, a tenth of the time."""
+    for mask in masks:
+        if mask.width * mask.height * 4 >= 2**32:
+            raise AutolabelError(
+                f"a brush mask can have at most 2**30 pixels, got {mask.width}x{mask.height}; cut the image into tiles"
+            )
+    many = read_masks(masks)
+    totals = many.heights * many.widths * 4
+    return [
+        code
+        for crops in many.crops()
+        for code in _encoded(*crops.row_runs(), totals[crops.first : crops.first + len(crops.widths)])
+    ]
+
+
+def _encoded(starts: Ints, ends: Ints, numbers: Ints, totals: Ints) -> list[bytes]:
+    """Encode masks of ``numbers`` runs each, row by row, in images of ``totals`` bytes."""
+    count = len(totals)
+    places = np.concatenate([[0], np.cumsum(2 * numbers + 2)])
+    opening = 2 * np.arange(len(starts)) + 2 * np.repeat(np.arange(count), numbers) + 1
+    bounds = np.zeros(int(places[-1]), np.int64)
+    bounds[opening], bounds[opening + 1], bounds[places[1:] - 1] = starts * 4, ends * 4, totals
+    runs = np.diff(bounds, append=0)
     alphas = np.zeros(len(runs), np.int64)
-    alphas[1::2] = 255
-    lengths, values, cut = _split(runs, alphas)
+    alphas[opening] = 255
+    runs[places[1:] - 1] = 0  # between one mask and the next
+    of = np.repeat(np.arange(count), 2 * numbers + 2)
+    lengths, values, cut, of = _split(runs, alphas, of)
     size: Ints = np.searchsorted([8, 16, 256], lengths)
     size[cut] = 3  # the SDK writes the rest of a run that was cut in the longest form, however short it is
     length_bits = np.array(_SIZES)[size]
-    code = ((4 + size) << length_bits | (lengths - 1)) << 8 | values
-    header, bits = _header(total), _bits(code, length_bits + 11)
-    # The SDK fills up with one to eight zeros; to be the same to the bit, so do we.
-    padded = np.concatenate([header, bits, np.zeros(8 - (len(header) + len(bits)) % 8, np.uint8)])
-    encoded: list[int] = np.packbits(padded).tolist()
-    return encoded
-
-
-@lru_cache(maxsize=16)
-def _header(total: int) -> NDArray[np.uint8]:
-    """Return the bits before the blocks; most images of a run have one size."""
-    bits = f"{total:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES)
-    return np.array([int(bit) for bit in bits], np.uint8)
+    blocks = np.bincount(of, minlength=count)
+    # A header in two numbers before the blocks of each mask, and the bits that fill its last byte behind them. The SDK
+    # fills up with one to eight zeros; to be the same to the bit, so do we.
+    after = np.cumsum(blocks + 3)
+    before = after - blocks - 3
+    code, counts = np.zeros(len(of) + 3 * count, np.int64), np.zeros(len(of) + 3 * count, np.int64)
+    here = np.arange(len(of)) + 3 * of + 2
+    code[here], counts[here] = ((4 + size) << length_bits | (lengths - 1)) << 8 | values, length_bits + 11
+    code[before], counts[before] = totals, 32
+    code[before + 1], counts[before + 1] = _HEADER_END, 21
+    bits = np.add.reduceat(counts, before) if count else counts
+    counts[after - 1] = 8 - bits % 8
+    ends_at = np.cumsum((bits + counts[after - 1]) // 8).tolist()
+    packed = np.packbits(_bits(code, counts)).tobytes()
+    return [packed[begin:end] for begin, end in zip([0, *ends_at], ends_at, strict=False)]
 
 
 def decode_brush(rle: Sequence[int], height: int, width: int) -> Mask:
@@ -106,15 +130,15 @@ def decode_bitmask(url: str) -> Bools:
         raise AutolabelError(f"imageDataURL must be a PNG data URL, got {url[:40]!r}: {error}") from error
 
 
-def _split(lengths: Ints, values: Ints) -> tuple[Ints, Ints, Bools]:
+def _split(lengths: Ints, values: Ints, of: Ints) -> tuple[Ints, Ints, Bools, Ints]:
     """Drop empty runs and cut long ones into pieces of 65,536, the longest a block can hold; tell which were cut."""
     there = lengths > 0
-    lengths, values = lengths[there], values[there]
+    lengths, values, of = lengths[there], values[there], of[there]
     pieces = -(-lengths // _LIMIT)
     which = np.repeat(np.arange(len(lengths)), pieces)
     out = np.full(len(which), _LIMIT, np.int64)
     out[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _LIMIT
-    return out, values[which], (pieces > 1)[which]
+    return out, values[which], (pieces > 1)[which], of[which]
 
 
 def _bits(code: Ints, counts: Ints) -> NDArray[np.uint8]:

@@ -24,7 +24,6 @@ from autolabel_connectors.label_studio.geometry import form_of, read_geometry
 from autolabel_connectors.label_studio.label_config import Control, Controls
 from autolabel_connectors.raster import GRID, snap
 from autolabel_connectors.regions import merge_parts
-from autolabel_connectors.rle import canonical
 from autolabel_connectors.shapes import Drawing, Region, RegionOrigin
 
 META = "autolabel"
@@ -43,11 +42,14 @@ def to_regions(
     drawing: Drawing,
     controls: Controls,
     meta: Mapping[str, str] | None = None,
+    *,
+    brush: bytes | None = None,
 ) -> list[dict[str, Any]]:
     """Write one annotation as items of a ``result`` list.
 
     It is one item, or one for each polygon; with a separate ``<Labels>`` tag each comes with a second item of the same
-    id. ``meta`` are notes for the annotator, shown as ``name: value`` lines. Raises AutolabelError if the project has
+    id. ``meta`` are notes for the annotator, shown as ``name: value`` lines; ``brush`` is the mask's code, where it was
+    written before. Raises AutolabelError if the project has
     no control for the label and kind.
     """
     control = controls.find(drawing.kind, annotation.label)
@@ -66,7 +68,7 @@ def to_regions(
         "meta": {META: {"id": annotation.id, **notes}, **shown},
     }
     items: list[dict[str, Any]] = []
-    for part, value in enumerate(_values(drawing, image, control)):
+    for part, value in enumerate(_values(drawing, image, control, brush)):
         item = {"id": region_id(annotation.id, part), **common, "value": value}
         if part:
             item["parentID"] = region_id(annotation.id)
@@ -181,20 +183,20 @@ def held_region(annotation: Annotation, image: Image, drawing: Drawing) -> Regio
         box = held_box(drawing.box, image)
         return Region(remote, "box", box=box, **known) if box.width > 0 and box.height > 0 else None
     if drawing.kind == "mask" and drawing.mask is not None:
-        return Region(remote, "mask", box=drawing.box, mask=canonical(drawing.mask), **known)
+        return Region(remote, "mask", box=drawing.box, mask=drawing.mask, **known)
     if drawing.filled is not None and drawing.filled.area:
         known["part_ids"] = tuple(region_id(annotation.id, part) for part in range(len(drawing.rings)))
         return Region(remote, "polygon", box=drawing.box, mask=drawing.filled, **known)
     return None
 
 
-def _values(drawing: Drawing, image: Image, control: Control) -> list[dict[str, Any]]:
+def _values(drawing: Drawing, image: Image, control: Control, brush: bytes | None) -> list[dict[str, Any]]:
     """Return the geometry of each item, in percent or as a code."""
     if drawing.kind == "mask":
         assert drawing.mask is not None
         if control.form == "bitmask":
             return [{"imageDataURL": encode_bitmask(drawing.mask)}]
-        return [{"format": "rle", "rle": encode_brush(drawing.mask)}]
+        return [{"format": "rle", "rle": encode_brush(drawing.mask) if brush is None else list(brush)}]
     if drawing.kind == "polygon":
         per_px = np.array([100 / image.width, 100 / image.height])
         return [{"points": (snap(ring) * per_px).tolist(), "closed": True} for ring in drawing.rings]

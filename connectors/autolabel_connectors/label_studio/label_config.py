@@ -59,6 +59,11 @@ class Controls:
         """Return the control that draws ``kind`` with ``label``, or None."""
         return next((control for control in self.by_kind.get(kind, ()) if label in control.labels), None)
 
+    def form(self, kind: DrawnKind, label: str) -> FormKind | None:
+        """Return the form in which ``kind`` is drawn with ``label``, or None."""
+        control = self.find(kind, label)
+        return None if control is None else control.form
+
     def ours(self, theirs: str) -> str:
         """Return our name of a label in a result; a label that is not ours is returned as it is."""
         for controls in self.by_kind.values():

@@ -82,8 +82,8 @@ def pages_ahead(api: Api, project: int) -> Iterator[Iterator[tuple[list[RemoteTa
         yield (page for (page,) in iter(partial(pages.take, 1, 1, 1), []))
 
 
-def chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Cut a sequence into lists of at most ``size``."""
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut a stream into lists of at most ``size``."""
     stream = iter(values)
     while chunk := list(islice(stream, size)):
         yield chunk
