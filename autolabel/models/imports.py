@@ -1,8 +1,9 @@
-"""What the models' packages import at their top and a labeling run never calls, imported when it is called.
+"""What other packages import at their top and we never call, imported when it is called.
 
 Of the time to a first label this was two thirds: transformers brings in tensors that are spread over machines, and with
 them torch's compiler and SymPy, and SciPy's optimizers for the losses of a training; open_clip brings in timm; marking
-one function as not to be compiled brings in the compiler. While the packages are imported and models are built, other
+one function as not to be compiled brings in the compiler; Label Studio's check of regions brings in what makes up
+sample tasks, and with it the clients of three clouds. While the packages are imported and models are built, other
 modules stand in for these; what is taken from them looks for the real thing when it is called or inherited from.
 """
 
@@ -33,6 +34,7 @@ _PLAINLY: dict[str, Callable[..., bool]] = {
 """What torch asks about sizes and conditions that may hang on a symbol, and the answers for plain numbers."""
 LATER = (
     COMPILER,
+    "jsf",
     "scipy.optimize",
     "sympy",
     "timm",
@@ -44,7 +46,7 @@ LATER = (
     "transformers.distributed.tensor_parallel",
 )
 _MARKS = {"allow_in_graph", "assume_constant_result", "disable"}
-_PACKAGES = {"autolabel", "groundingdino", "open_clip", "sam2", "torchvision", "transformers"}
+_PACKAGES = {"autolabel", "groundingdino", "label_studio_sdk", "open_clip", "sam2", "torchvision", "transformers"}
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -128,3 +130,20 @@ def test_two_regions_of_one_id_are_refused():
     one = annotation()
     with pytest.raises(AutolabelError, match="several regions have the id"):
         composer().compose(AnnotatedImage(picture(20, 10), (one, replace(one, box=Box(2.0, 2.0, 8.0, 8.0)))))
+
+
+_CHECKS = """
+import sys
+from tests.connectors.test_label_studio_compose import annotation, composer, picture
+from autolabel.types import AnnotatedImage
+one = composer()
+one.compose(AnnotatedImage(picture(9, 9), (annotation(),)))
+assert not {"jsf", "boto3", "google.cloud.storage", "faker"} & set(sys.modules), "the check brings clients of clouds"
+assert one._validator.generate_sample_task()
+assert one._validator.generate_sample_prediction()
+assert "jsf" in sys.modules
+"""
+
+
+def test_the_check_needs_none_of_the_clients_of_clouds_that_its_package_imports():
+    subprocess.run([sys.executable, "-c", _CHECKS], check=True, timeout=120)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from autolabel.errors import AutolabelError
+from autolabel.models.imports import import_light
 from autolabel.types import AnnotatedImage, Annotation, Image, LabelIssue
 from autolabel_connectors.label_studio.brush import encode_brushes
 from autolabel_connectors.label_studio.convert import from_regions, held_region, region_id, to_regions
@@ -179,6 +180,7 @@ class Composer:
 
     def _errors(self, result: list[dict[str, Any]], score: float | None) -> list[str]:
         if self._validator is None:
+            import_light("label_studio_sdk.label_interface.interface")
             from label_studio_sdk.label_interface.interface import LabelInterface
 
             self._validator = LabelInterface(self.label_config)
