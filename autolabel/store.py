@@ -225,9 +225,12 @@ class RunFolder:
 
     def stage_failures(self, shard: int, keys: StageKeys) -> list[Failure]:
         """Images of a shard that a model stage could not do."""
-        wanted = {stage: getattr(keys, stage) for stage in _STAGES}
-        there = [(stage, key) for stage, key in wanted.items() if _is_file(self.file(shard, stage, key))]
-        return shards.add_up(self.stage_notes(shard, stage, key) for stage, key in there)[2]
+        failures: list[Failure] = []
+        for stage in _STAGES:
+            key: str = getattr(keys, stage)
+            if (shard, stage, key) in self._notes or _is_file(self.file(shard, stage, key)):
+                failures.extend(self.stage_notes(shard, stage, key).failures)
+        return failures
 
 
 def _is_file(path: str) -> bool:
