@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from autolabel_connectors.label_studio.existing import Existing
     from autolabel_connectors.label_studio.uploads import Shown
 
-LEAST = 64
-"""A call may be this small, so that the server has something to do early; what follows is composed meanwhile."""
+FIRST, LATER = 64, 250
+"""A push's first call may be this small, so that the server has something to do early; what follows is composed
+meanwhile. Of later ones each costs a tenth of a second however small it is, and composing waits for none of them."""
 
 TOGETHER, MORE_UPLOADS = 25, 100
 """Images that are composed together, as their masks are drawn in as many steps as one, and uploaded: a few at first."""
@@ -95,11 +96,13 @@ class Additions:
     def send(self) -> int:
         """Make the tasks, in the order asked for; returns how many were sent."""
         session, sent = self._session, 0
-        while ready := self._ahead.take(session.limit if session.uploads else LEAST, session.limit, MAX_BYTES):
+        least = session.limit if session.uploads else FIRST
+        while ready := self._ahead.take(least, session.limit, MAX_BYTES):
             for window, ids in self._made(ready):
                 sent += len(window)
                 self._wait()
                 self._written = self._beside.submit(self._record, window, ids)
+            least = max(least, LATER)
         self._tell_deleted()
         return sent
 
