@@ -86,7 +86,7 @@ class Reference:
 
     def _step(self, name: str, started: float) -> None:
         if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         self.steps[name] += time.perf_counter() - started
 
 

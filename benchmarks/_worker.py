@@ -122,11 +122,12 @@ class Ours:
     def _graphs(self) -> dict[str, float]:
         """Share of each network's passes since the last time that went through a converted graph."""
         from autolabel.models.accelerate import Quick
+        from autolabel.models.accelerate_compile import Compiled
 
         shares = {}
         for task, attribute in (("detector", "forward"), ("segmenter", "encoder"), ("classifier", "encoder")):
             network = getattr(self.models[task], attribute)
-            if isinstance(network, Quick):
+            if isinstance(network, Quick | Compiled):
                 shares[task] = network.passes["quick"] / max(1, network.passes.total())
                 network.passes.clear()
         return shares
@@ -215,7 +216,7 @@ class Ours:
             for network, args, kwargs in calls:
                 network(*args, **kwargs)
         if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         return time.perf_counter() - started
 
 

@@ -185,9 +185,13 @@ class _Either:
 
 def _timed(work: Callable[[], Any], args: tuple[Any, ...]) -> tuple[Any, float]:
     """Return an answer and the seconds that the device took for it."""
-    wait = torch.cuda.synchronize if args[0].device.type == "cuda" else lambda *_: None
-    wait()
+    _wait_for(args[0].device)
     started = time.perf_counter()
     answer = work()
-    wait()
+    _wait_for(args[0].device)
     return answer, time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # of several GPUs the current one may be another

@@ -177,6 +177,15 @@ def test_while_one_thread_compiles_another_goes_on_eagerly(compiler):
     assert stand_in.converted == 1
 
 
+def test_it_is_the_network_s_own_gpu_that_is_waited_for(monkeypatch):
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    second = torch.device("cuda:1")
+    accelerate_compile._timed(lambda: None, (SimpleNamespace(device=second),))
+    accelerate_compile._timed(lambda: None, (torch.ones(1),))
+    assert waited == [second, second]
+
+
 @pytest.mark.parametrize("task", ["detector", "segmenter", "classifier"])
 def test_the_bundled_networks_compile_whole_and_answer_the_same(task):
     """Through the compiler's own front end; the code that it would make of it needs a GPU to matter."""
