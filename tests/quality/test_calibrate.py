@@ -40,6 +40,16 @@ def test_a_class_without_rows_keeps_the_pooled_curve():
     np.testing.assert_allclose(platt.apply(np.array([0.7]), np.array([2])), [0.7])
 
 
+def test_the_order_of_rows_and_rows_of_no_class_change_no_curve():
+    rng = np.random.default_rng(3)
+    z, classes = rng.normal(size=300), rng.integers(-1, 4, 300) * 2
+    y = rng.random(300) < sigmoid(z + classes)
+    order, known = rng.permutation(300), classes >= 0
+    fits = [ClassPlatt.fit(z[rows], y[rows], classes[rows], 9) for rows in (np.arange(300), order, known)]
+    for other in fits[1:]:
+        np.testing.assert_allclose((other.offset, other.slope), (fits[0].offset, fits[0].slope), atol=1e-9)
+
+
 def test_noise_that_is_fitted_says_nothing_about_itself():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(200, 20)), rng.random(200) < 0.5
