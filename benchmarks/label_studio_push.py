@@ -8,7 +8,10 @@ predictions, from bytes made before, to a project made before; with ``upload`` t
 fresh projects, in turns; figures are medians. ``upload`` sends the images, ``cloud`` leaves them where they are.
 ``changed`` is a push after every prediction has lost a region, beside one PATCH after the other.
 
-Prints JSON: seconds, and a push's speed as a share of the bare one's.
+``split`` says what a push waited for: bulk calls, and how many they were, uploads, small requests, and the rest,
+when no request was under way.
+
+Prints JSON: seconds, and a push's speed as a share of the bare one's. What is measured is shown as it comes.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ import json
 import os
 import secrets
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -74,6 +80,34 @@ def make_run(folder: Path, images: int, regions: int, min_score: float = 0.3) ->
         classifier=ColourClassifier(),
         thresholds={"min_score": min_score},
     )
+
+
+@contextmanager
+def watched() -> Iterator[list[tuple[str, float, float]]]:
+    """Note of each request what it was, when it began and when it ended."""
+    request, found = Api.request, list[tuple[str, float, float]]()
+
+    def noting(api: Api, method: str, path: str, **options: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return request(api, method, path, **options)
+        finally:
+            kind = "uploads" if options.get("files") else "bulk calls" if options.get("content") else "small requests"
+            found.append((kind, began, time.perf_counter()))
+
+    with patch.object(Api, "request", noting):
+        yield found
+
+
+def split_of(requests: Sequence[tuple[str, float, float]], seconds: float) -> dict[str, float]:
+    """Say how long requests of each kind were under way, and how long none was."""
+    split: dict[str, float] = {}
+    busy_until = 0.0
+    for kind, began, ended in sorted(requests, key=lambda request: request[1]):
+        split[kind] = split.get(kind, 0.0) + max(0.0, ended - max(began, busy_until))
+        busy_until = max(busy_until, ended)
+    split["no request"] = seconds - sum(split.values())
+    return {**split, "number of bulk calls": sum(kind == "bulk calls" for kind, _, _ in requests)}
 
 
 def push(server: LabelStudioServer, run: autolabel.Run, title: str = "", **options: Any) -> tuple[float, str]:
@@ -140,25 +174,30 @@ def bare(api: Api, config: str, body: bytes, files: Sequence[Path]) -> tuple[flo
 def measure(server: LabelStudioServer, run: autolabel.Run, files: Sequence[Path], rounds: int, **options: Any) -> Any:
     """Take turns: a push, the bare calls with what it sent, and the SDK's import of the same."""
     times: dict[str, list[float]] = {"push": [], "bare": [], "bare with project": [], "sdk import": []}
+    splits: list[dict[str, float]] = []
     push(server, run, **options)  # imports, and the server's first use of everything
-    for _ in range(rounds):
-        seconds, title = push(server, run, **options)
+    for place in range(rounds):
+        with watched() as requests:
+            seconds, title = push(server, run, **options)
+        splits.append(split_of(requests, seconds))
         with Api(server.url, server.token, timeout_s=600) as api:
             config, tasks = held(api, title)
             sent = importable(tasks)
             body = json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode()
             alone, with_project = bare(api, config, body, files)
             project = make_project(api, config)
-        if not files:
+        if not files and place == 0:
             client = server.client(timeout=600)
             times["sdk import"].append(timed(partial(client.projects.import_tasks, id=project, request=sent)))
         times["push"].append(seconds)
         times["bare"].append(alone)
         times["bare with project"].append(with_project)
+        print(f"{options}: push {seconds:.3f} s, bare {alone:.3f} s", file=sys.stderr)
     middle = {name: statistics.median(values) for name, values in times.items() if values}
     return {
         "seconds": {name: round(value, 3) for name, value in middle.items()},
         "of all rounds": {name: [round(value, 3) for value in values] for name, values in times.items()},
+        "split": {name: round(statistics.median(split[name] for split in splits), 3) for name in splits[0]},
         "payload_mb": round(len(body) / 1e6, 1),
         "share": {name: round(value / middle["push"], 2) for name, value in middle.items() if name != "push"},
     }
