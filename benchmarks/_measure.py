@@ -31,6 +31,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "memory_gb": _memory_gb(),
         "gpu": _gpu(),
         "load_at_start": None if load is None else round(load, 1),

@@ -34,7 +34,9 @@ def number(value: float, digits: int = 3) -> str:
 def where(result: Result) -> str:
     """Say on what machine a result was measured."""
     machine = result["machine"]
-    device = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    threads = machine.get("threads", machine["cores"])
+    using = "" if threads == machine["cores"] else f", {threads} threads"
+    device = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores{using}"
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "transformers", "numpy"))
     return f"*{device}, {machine['memory_gb']:g} GB, load {machine['load_at_start']} before it began; {versions}.*"
 

@@ -40,6 +40,45 @@ def test_stored_graphs_are_bounded(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.bin", "new.xml", "older.bin", "older.xml"]
 
 
+USES_A_GRAPH = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+import numpy as np
+import torch
+from autolabel.models.accelerate_openvino import compiled, quiet_openvino
+openvino = quiet_openvino()
+from openvino import opset13
+torch.set_num_threads(2)
+cores = frozenset(os.sched_getaffinity(0))
+given = opset13.parameter([512, 512], np.float32)
+product = given
+for _ in range(20):
+    product = opset13.softmax(opset13.matmul(product, given, False, False), 1)
+target = Path(sys.argv[1])
+openvino.save_model(openvino.Model([product], [given]), target)
+infer = compiled(target)
+narrowed = set()
+with ThreadPoolExecutor() as pool:
+    work = pool.submit(lambda: [infer([np.ones((512, 512), np.float32)]) for _ in range(30)])
+    while not work.done():
+        for task in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # it has just ended
+                narrowed |= {task} if os.sched_getaffinity(int(task)) != cores else set()
+print(len(narrowed))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores of Linux")
+def test_a_graph_leaves_its_threads_on_all_cores(tmp_path):
+    """Pinned, the graphs of several processes would wait for the same core."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-W", "ignore", "-c", USES_A_GRAPH, str(tmp_path / "graph.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]
+
+
 USES_TWO_GRAPHS = """
 import signal, sys
 from pathlib import Path
