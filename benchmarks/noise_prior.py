@@ -30,6 +30,9 @@ from autolabel.quality.own import own_proposal
 from autolabel.quality.second_look import read_second_look
 
 RIDGE = 5.0
+OWN_RIDGE = {"location": 40.0, "spurious": 40.0, prior.ANY: 15.0}
+"""A run's own wrong labels are few, and those of one kind fewer: two halves of the validation pictures, each judged by
+the other, say how far to draw the weights of so few towards nought."""
 USUAL = {"swap": 0.03, "location": 0.03, "spurious": 0.03, prior.ANY: 0.09, prior.LOST: 0.1}
 """Shares of errors that labels from elsewhere are taken to have; what is forgotten is the commonest."""
 PLANTED = 0.1
@@ -109,7 +112,7 @@ def fit(lesson: str, folders: list[Path]) -> dict[str, Logistic]:
     """Fit a lesson's regressions."""
     found = {}
     for kind, (x, y) in rows_of(lesson, folders, whole=False).items():
-        model = Logistic.fit(x, y, ridge=RIDGE)
+        model = Logistic.fit(x, y, ridge=RIDGE if lesson == "others" else OWN_RIDGE.get(kind, RIDGE))
         if lesson == "others":
             odds = logit(np.array([USUAL[kind], PLANTED * (3 if kind == prior.ANY else 1)]))
             weights = model.weights.copy()
