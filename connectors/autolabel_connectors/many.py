@@ -15,7 +15,7 @@ from autolabel.errors import AutolabelError
 from autolabel.runlengths import Bools, Ints
 from autolabel.types import Mask
 
-_CHUNK_PX = 2**22
+_CHUNK_PX = 2**18
 """Pixels of crops that are held at a time, but for one crop that is larger."""
 
 

@@ -16,11 +16,10 @@ import numpy as np
 from autolabel.connect import Shape
 from autolabel.errors import ConfigError
 from autolabel.export.contours import Ring, crop_parts, join, mask_parts, simplify
-from autolabel.runlengths import Bools
 from autolabel.types import Annotation, Box, Mask
 from autolabel_connectors.many import read_masks
 from autolabel_connectors.raster import GRID, Points, rasterise, snap
-from autolabel_connectors.rle import canonical, mask_iou, union
+from autolabel_connectors.rle import canonical, mask_box, mask_iou, union
 
 DrawnKind = Literal["box", "polygon", "mask"]
 RegionKind = Literal["box", "polygon", "mask", "ellipse", "line", "point", "unknown"]
@@ -124,15 +123,21 @@ def draw(annotation: Annotation, shape: Shape = "auto", options: ShapeOptions | 
 
     ``auto`` draws polygons where they keep at least ``min_iou`` of the mask within the budget, else the mask.
     """
-    return draw_all([annotation], shape, options)[0]
+    _check(shape)
+    options = options or ShapeOptions()
+    mask = annotation.mask
+    tight = mask_box(mask) if mask is not None and shape != "box" else None
+    if mask is None or tight is None:
+        return Drawing("box", annotation.box)
+    as_mask = Drawing("mask", tight, mask=canonical(mask))
+    return as_mask if shape == "mask" else _drawn(as_mask, mask_parts(mask), shape, options)
 
 
 def draw_all(
     annotations: Sequence[Annotation], shape: Shape = "auto", options: ShapeOptions | None = None
 ) -> list[Drawing]:
-    """Choose how to show annotations, as `draw` does; all at once takes less time."""
-    if shape not in SHAPES:
-        raise ConfigError(f"shapes must be one of {', '.join(SHAPES)}, got {shape!r}")
+    """Choose how to show annotations, as `draw` does; from five or so on, all at once takes less time."""
+    _check(shape)
     options = options or ShapeOptions()
     drawings = [Drawing("box", annotation.box) for annotation in annotations]
     masked = [place for place, annotation in enumerate(annotations) if annotation.mask is not None]
@@ -148,22 +153,26 @@ def draw_all(
         for crops in many.crops():
             for here, place in enumerate(masked[crops.first : crops.first + len(crops.widths)]):
                 if drawings[place].mask is not None:
-                    drawings[place] = _drawn(drawings[place], crops.crop(here), shape, options)
+                    x, y = boxes[crops.first + here][:2]
+                    drawings[place] = _drawn(drawings[place], crop_parts(crops.crop(here), x, y), shape, options)
     return drawings
 
 
-def _drawn(as_mask: Drawing, crop: Bools, shape: Shape, options: ShapeOptions) -> Drawing:
-    """Draw a mask, given its pixels in its box as well, as polygons where that serves."""
-    mask, box = as_mask.mask, as_mask.box
-    assert mask is not None
-    parts = crop_parts(crop, int(box.x_min), int(box.y_min))
+def _check(shape: Shape) -> None:
+    if shape not in SHAPES:
+        raise ConfigError(f"shapes must be one of {', '.join(SHAPES)}, got {shape!r}")
+
+
+def _drawn(as_mask: Drawing, parts: list[list[Ring]], shape: Shape, options: ShapeOptions) -> Drawing:
+    """Draw a mask of these parts as polygons where that serves."""
+    assert as_mask.mask is not None
     holes = sum(len(part) - 1 for part in parts)
     if shape == "auto" and (len(parts) > options.max_parts or holes > options.max_holes):
         return as_mask
-    found = _outline(mask, parts, options.max_vertices)
+    found = _outline(as_mask.mask, parts, options.max_vertices)
     if shape == "auto" and found.iou < options.min_iou:
         return as_mask
-    return Drawing("polygon", box, rings=found.rings, iou=found.iou, filled=found.filled)
+    return Drawing("polygon", as_mask.box, rings=found.rings, iou=found.iou, filled=found.filled)
 
 
 def outline(mask: Mask, max_vertices: int = 100) -> Outline:

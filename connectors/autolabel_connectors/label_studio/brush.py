@@ -19,7 +19,7 @@ from autolabel.errors import AutolabelError
 from autolabel.runlengths import Bools, Ints
 from autolabel.types import Mask
 from autolabel_connectors.many import read_masks
-from autolabel_connectors.rle import from_row_runs
+from autolabel_connectors.rle import from_row_runs, row_runs
 
 _SIZES = (3, 4, 8, 16)
 _LIMIT = 2**16
@@ -30,23 +30,29 @@ _HEADER_END = int(f"{7:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES), 2)
 
 def encode_brush(mask: Mask) -> list[int]:
     """Encode a mask as a list of bytes, the same to the bit as ``label_studio_sdk.converter.brush.mask2rle``."""
-    return list(encode_brushes([mask])[0])
+    starts, ends = row_runs(mask)
+    return list(_encoded(starts, ends, np.array([len(starts)]), np.array([_total(mask)]))[0])
 
 
 def encode_brushes(masks: Sequence[Mask]) -> list[bytes]:
-    """Encode masks as `encode_brush` does, all at once: of small ones, a tenth of the time."""
-    for mask in masks:
-        if mask.width * mask.height * 4 >= 2**32:
-            raise AutolabelError(
-                f"a brush mask can have at most 2**30 pixels, got {mask.width}x{mask.height}; cut the image into tiles"
-            )
+    """Encode masks as `encode_brush` does, all at once: of small ones, a fifth of the time."""
+    totals = np.array([_total(mask) for mask in masks], np.int64)
     many = read_masks(masks)
-    totals = many.heights * many.widths * 4
     return [
         code
         for crops in many.crops()
         for code in _encoded(*crops.row_runs(), totals[crops.first : crops.first + len(crops.widths)])
     ]
+
+
+def _total(mask: Mask) -> int:
+    """Return the number of bytes of an image's RGBA pixels."""
+    total = mask.width * mask.height * 4
+    if total >= 2**32:
+        raise AutolabelError(
+            f"a brush mask can have at most 2**30 pixels, got {mask.width}x{mask.height}; cut the image into tiles"
+        )
+    return total
 
 
 def _encoded(starts: Ints, ends: Ints, numbers: Ints, totals: Ints) -> list[bytes]:
