@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIRST, LATER = 64, 250
 """A push's first call may be this small, so that the server has something to do early; what follows is composed
-meanwhile. Of later ones each costs a tenth of a second however small it is, and composing waits for none of them."""
+meanwhile. Each costs the server a tenth of a second however small it is."""
 
 TOGETHER, MORE_UPLOADS = 25, 100
 """Images that are composed together, as their masks are drawn in as many steps as one, and uploaded: a few at first."""
