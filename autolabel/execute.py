@@ -16,6 +16,7 @@ from autolabel import labeling, resolving, shards
 from autolabel.engine import Done, Engine, Facts, Work
 from autolabel.errors import ImageError
 from autolabel.images import Source, image_id, read_bytes
+from autolabel.interrupts import heeded_interrupts
 from autolabel.labeling import Known, Plan
 from autolabel.manifest import Pace, RunManifest, now, write_atomically
 from autolabel.shards import ImageRow
@@ -87,8 +88,10 @@ class Pass:
         if not left:
             self._switch()
         if left or pending:
-            with closing(self.engine.label(self._works(incomplete, live, pending))) as answers:
+            works = self._works(incomplete, live, pending)
+            with heeded_interrupts() as raise_unheard, closing(self.engine.label(works)) as answers:
                 for done in answers:
+                    raise_unheard()
                     asked = time.perf_counter()
                     self._commit(done, places, live)
                     self._labelled += len(done.rows)

@@ -17,6 +17,7 @@ import pytest
 import autolabel
 from autolabel import labeling, parquet
 from autolabel.errors import ConfigError
+from autolabel.execute import Progress
 from autolabel.images import Source
 from autolabel.models.runtime import forward_pass
 from autolabel.protocols import Runtime
@@ -162,6 +163,33 @@ def test_an_interrupt_keeps_what_is_written_and_ends_quietly(workspace: Path) ->
     assert before >= 3
     subprocess.run([*command, "stormy"], env=environment, check=True, cwd=workspace)
     assert stage_files(autolabel.Run(workspace / "stormy")) == stage_files(autolabel.Run(workspace / "calm"))
+
+
+class InterruptsAtItsEnd:
+    """Is interrupted while it is finalised, where Python drops what is raised."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_heeded(workspace: Path, models: Models) -> None:
+    images = write_pictures(workspace / "images", 40)
+    states: list[Progress] = []
+
+    def interrupt(state: Progress) -> None:
+        states.append(state)
+        if len(states) == 3:
+            InterruptsAtItsEnd()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            autolabel.run(images, prompt="scratch. dent.", batch_size=4, on_progress=interrupt, **models)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert states[-1].done < 40
 
 
 def test_workers_need_models_that_can_be_named(workspace: Path, models: Models) -> None:
