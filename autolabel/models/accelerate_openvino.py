@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ _ABANDONED_S = 24 * 3600.0
 _NICE = 5
 _PACKAGES = ("torch", "openvino", "transformers", "sam2", "open-clip-torch")
 _RUNNING: list[Conversion] = []
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,18 @@ def quiet_openvino() -> Any:
 
 
 @functools.cache
+def _made_core() -> Any:
+    return quiet_openvino().Core()
+
+
 def _core() -> Any:
-    """Return the one OpenVINO core of this process.
+    """Return the one OpenVINO core of this process; stages that load graphs at the same time wait for it.
 
     Its CPU plugin gives the thread a stack for signals, and takes it away when the core goes. Of two cores the one that
     goes last leaves the stack of the other behind, which is gone: the next signal, such as Ctrl-C, would be a crash.
     """
-    return quiet_openvino().Core()
+    with _MAKING:
+        return _made_core()
 
 
 def number_formats() -> frozenset[str]:

@@ -117,9 +117,8 @@ class ClassPlatt:
         """Fit ``(N,)`` log odds to outcomes, a Newton step for all classes at once; class -1 belongs to none."""
         offset, slope = np.zeros(count), np.ones(count)
         known = np.flatnonzero(classes >= 0)
-        known = known[
-            np.argsort(classes[known].astype(np.min_scalar_type(count)), kind="stable")
-        ]  # rows of a class lie together, and sums are of spans
+        # Rows of a class lie together, so that sums are of spans; small integers are sorted by radix.
+        known = known[np.argsort(classes[known].astype(np.min_scalar_type(count)), kind="stable")]
         z, outcome, k = np.clip(log_odds[known], -8, 8), y[known].astype(np.float64), classes[known]
         add = _Adder(k, count)
         for _ in range(6):

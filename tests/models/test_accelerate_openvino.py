@@ -103,6 +103,26 @@ def test_signals_are_heard_after_graphs_have_gone(tmp_path):
     assert (answer.returncode, answer.stdout) == (0, "heard\n"), answer.stderr
 
 
+SHARES_A_CORE = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from autolabel.models import accelerate_openvino
+together = Barrier(4)
+def core(_):
+    together.wait()
+    return accelerate_openvino._core()
+with ThreadPoolExecutor(4) as pool:
+    cores = list(pool.map(core, range(4)))
+print(len(set(map(id, cores))))
+"""
+
+
+def test_stages_that_load_at_the_same_time_share_one_core():
+    command = [sys.executable, "-c", SHARES_A_CORE]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (answer.returncode, answer.stdout) == (0, "1\n"), answer.stderr
+
+
 def test_what_killed_conversions_left_goes(tmp_path):
     for name in ("dead", "living"):
         (tmp_path / f"{name}.part").mkdir()
