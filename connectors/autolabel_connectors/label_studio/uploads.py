@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from PIL import Image as Pillow
 
 from autolabel.types import Image
+from autolabel_connectors.ahead import Ahead
 from autolabel_connectors.label_studio.errors import ServerError, TooLargeError, UnsureError
 from autolabel_connectors.label_studio.http import Api
 from autolabel_connectors.label_studio.remote import chunks
@@ -36,6 +37,9 @@ _READ_AT_ONCE = 500
 _NAME_LENGTH = 32
 _TYPES = {"JPEG": ("jpg", "image/jpeg"), "PNG": ("png", "image/png"), "GIF": ("gif", "image/gif"),
           "BMP": ("bmp", "image/bmp"), "WEBP": ("webp", "image/webp")}  # fmt: skip
+Batch = Sequence[tuple[str, bytes, str]]
+"""Files of one request: of each its name, bytes and type."""
+
 _UPLOADED = re.compile(rf"-([0-9a-f]{{{_NAME_LENGTH}}})(?:_\w+)?\.\w+$")
 
 
@@ -77,7 +81,10 @@ class Uploads:
         with self.lock:
             missing = self._missing(images)
             if missing:
-                future = self.pool.submit(self._send_all, missing)
+                # Files are read while the request before theirs is under way.
+                batches = Ahead(_batches(self.run, missing), MAX_BYTES)
+                future = self.pool.submit(self._send_all, batches)
+                future.add_done_callback(lambda _: batches.close())
                 self.coming.update(dict.fromkeys(map(_name, missing), future))
                 self.queue.append(future)
             first = self.queue.popleft() if len(self.queue) > 2 * _WORKERS else None
@@ -147,11 +154,15 @@ class Uploads:
             )
         return len(spare)
 
-    def _send_all(self, images: Sequence[Image]) -> list[int]:
+    def _send_all(self, batches: Ahead[Batch]) -> list[int]:
         """Upload files; returns their numbers there, by which they are looked up."""
-        return [upload for batch in _batches(self.run, images) for upload in self._send(batch)]
+        sent: list[int] = []
+        while taken := batches.take(1, 1, MAX_BYTES):
+            for batch in taken:
+                sent += self._send(batch)
+        return sent
 
-    def _send(self, batch: Sequence[tuple[str, bytes, str]]) -> list[int]:
+    def _send(self, batch: Batch) -> list[int]:
         files = [(f"f{place}", part) for place, part in enumerate(batch)]
         try:
             with self.turns.together():
@@ -194,19 +205,19 @@ def _name(image: Image) -> str:
     return image.id[:_NAME_LENGTH]
 
 
-def _batches(run: Run, images: Iterable[Image]) -> Iterator[list[tuple[str, bytes, str]]]:
-    """Read files into batches of bounded count and size, each ``(file name, bytes, type)``."""
+def _batches(run: Run, images: Iterable[Image]) -> Iterator[tuple[Batch, int]]:
+    """Read files into batches of bounded count and size; each with its size in bytes."""
     batch: list[tuple[str, bytes, str]] = []
     size = 0
     for image in images:
         data, extension, kind = _browsable(run, image)
         if batch and (len(batch) >= MAX_FILES or size + len(data) > MAX_BYTES):
-            yield batch
+            yield batch, size
             batch, size = [], 0
         batch.append((f"{_name(image)}.{extension}", data, kind))
         size += len(data)
     if batch:
-        yield batch
+        yield batch, size
 
 
 def _browsable(run: Run, image: Image) -> tuple[bytes, str, str]:
