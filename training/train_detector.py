@@ -42,7 +42,7 @@ class Pace:
 
 ON_CPU: Final = Pace(((0.45, 0.375, 12), (0.72, 0.5, 6), (1.0, 0.75, 4)), 6e-4, 150, 0)
 ON_GPU: Final = Pace(((0.35, 0.5, 96), (0.7, 0.75, 64), (1.0, 0.875, 48)), 1e-3, 400, 7)
-AGAIN_ON_CPU: Final = Pace(((0.5, 0.625, 4), (1.0, 0.8125, 3)), 4e-4, 100, 0)
+AGAIN_ON_CPU: Final = Pace(((0.35, 0.8125, 4), (1.0, 1.0, 3)), 4e-4, 100, 0)
 """After ``--from``: what is found already needs no small pictures, and thin defects need large ones."""
 TINY: Final = Pace(((1.0, 0.25, 2),), 6e-4, 5, 0)
 

@@ -122,16 +122,25 @@ def formats_for(runtime: Runtime) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Shape:
-    """One shape of input: seconds of its eager passes, of the shortest, of the shortest of any kind, and its graph."""
+    """One shape of input: seconds of its eager passes, its graph, and how many times as fast that was as they."""
 
     spent: float = 0.0
-    eager: float = float("inf")
-    shortest: float = float("inf")
+    gain: float = 1.0
     infer: Infer | None = None
     left: bool = False
     """Set when this shape stays eager."""
     conversion: Conversion | None = None
     target: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """An eager pass: its inputs, what it answered, how long it took, and what makes it again."""
+
+    inputs: Arrays
+    answer: Any
+    seconds: float
+    again: Callable[[], object]
 
 
 class Quick:
@@ -184,16 +193,16 @@ class Quick:
         answer = self.graph.eager(*args, **kwargs)
         seconds = time.perf_counter() - started
         shape.spent += seconds
-        shape.eager = shape.shortest = min(shape.eager, seconds)
         if not shape.left and shape.spent >= self._policy.load_after and self.converted < self._policy.most_shapes:
             try:
-                self._advance(shape, inputs, answer)
+                self._advance(shape, _Pass(inputs, answer, seconds, lambda: self.graph.eager(*args, **kwargs)))
             except Exception as error:
                 self._leave(shape, brief(error))
         return answer
 
-    def _advance(self, shape: _Shape, inputs: Arrays, answer: Any) -> None:
+    def _advance(self, shape: _Shape, eager: _Pass) -> None:
         """Take the graph that is there, or have it made when it would have paid by now."""
+        inputs = eager.inputs
         target = shape.target = shape.target or self._store.target(self._job, self.graph, inputs)
         if shape.conversion is not None:
             if self._policy.wait:
@@ -213,18 +222,18 @@ class Quick:
             elif shape.spent >= self._policy.convert_after:
                 shape.conversion = Conversion.start(self._job, self.graph, inputs, target, hurry=self._policy.wait)
                 if self._policy.wait and shape.conversion is not None:
-                    self._advance(shape, inputs, answer)
+                    self._advance(shape, eager)
             return
         if self._policy.wait or room_for(target):
-            self._choose(shape, target, inputs, answer)
+            self._choose(shape, target, eager)
 
-    def _choose(self, shape: _Shape, target: Path, inputs: Arrays, answer: Any) -> None:
+    def _choose(self, shape: _Shape, target: Path, eager: _Pass) -> None:
         """Take the quickest of the number formats, unless already the first, the most exact, answers otherwise."""
         for number, name in enumerate(self._formats):
             if number and not room_for(target):
                 break
             try:
-                self._take(shape, compiled(target, name), name, inputs, answer)
+                self._take(shape, compiled(target, name), name, eager)
             except Exception as error:
                 if shape.infer is None:
                     raise
@@ -233,24 +242,33 @@ class Quick:
                 return
         shape.left = shape.infer is None
 
-    def _take(self, shape: _Shape, infer: Infer, number_format: str, inputs: Arrays, answer: Any) -> None:
+    def _take(self, shape: _Shape, infer: Infer, number_format: str, eager: _Pass) -> None:
         """Use a graph from now on, if it answers as the eager network did and is quicker than what there is."""
-        got = self.graph.outputs(infer(inputs))
-        shorter = number_format != "f32"
-        problem = self.graph.labels_differ(answer, got) if shorter else self.graph.differs(answer, got, inputs)
+        got = self.graph.outputs(infer(eager.inputs))
+        if number_format == "f32":
+            problem = self.graph.differs(eager.answer, got, eager.inputs)
+        else:
+            problem = self.graph.labels_differ(eager.answer, got)
         if problem is not None and number_format == self._formats[0]:
             self._leave(shape, f"its answers differ: {problem}")
             return
-        seconds = min(_seconds(infer, inputs) for _ in range(2))
-        gain = shape.shortest / max(seconds, 1e-9)  # a clock may be coarse
-        if problem is not None or gain < self._policy.least_gain:
-            reason = problem or f"a factor of {gain:.2f} would be gained"
+        gain = self._gain(infer, eager) if problem is None else 0.0
+        if gain < self._policy.least_gain * shape.gain:
+            reason = problem or f"it would be {gain:.2f} times as fast as eager"
             _log.info("%s: not through OpenVINO in %s (%s)", self.graph.name, number_format, reason)
             return
-        shape.infer, shape.shortest = infer, seconds
-        said = f"OpenVINO in {number_format}, {shape.eager / max(seconds, 1e-9):.2f} times as fast as eager"
+        shape.infer, shape.gain = infer, gain
+        said = f"OpenVINO in {number_format}, {gain:.2f} times as fast as eager"
         self._record(said)
         _log.info("%s: %s, from here on", self.graph.name, said)
+
+    def _gain(self, infer: Infer, eager: _Pass) -> float:
+        """Tell how many times as fast a graph is, timed in turns: other programs slow earlier passes and this one."""
+        slow, quick = [], []
+        for _ in range(2):
+            slow.append(eager.seconds if self._policy.least_gain <= 0 else _seconds(eager.again))
+            quick.append(_seconds(lambda: infer(eager.inputs)))
+        return min(slow) / max(min(quick), 1e-9)  # a clock may be coarse
 
     def _leave(self, shape: _Shape, reason: str) -> None:
         shape.left, shape.infer = True, None
@@ -260,7 +278,7 @@ class Quick:
         _log.log(level, "%s stays with eager PyTorch (%s)", self.graph.name, reason)
 
 
-def _seconds(infer: Infer, inputs: Sequence[Any]) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
-    infer(inputs)
+    call()
     return time.perf_counter() - started

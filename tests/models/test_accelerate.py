@@ -155,7 +155,8 @@ def test_a_graph_that_gains_too_little_is_left(conversions, tmp_path):
     quick = _quick(graph, tmp_path, least_gain=1e9)
     for _ in range(3):
         quick(torch.ones(1))
-    assert (graph.asked, quick.converted) == (3, 0)
+    assert (quick.passes, quick.converted) == ({"eager": 3}, 0)
+    assert graph.asked == 5  # two more beside the graph, once
 
 
 def test_a_failed_conversion_is_said_once_and_not_tried_for_other_shapes(tmp_path, monkeypatch, caplog):
@@ -256,6 +257,25 @@ def test_a_shorter_format_is_taken_where_it_is_quicker_still_and_labels_are_the_
     quick(torch.ones(1))
     assert quick(torch.ones(1)).item() == pytest.approx(factor)
     assert said[-1] == told
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(15.0, True), (29.0, False)])
+def test_a_graph_is_timed_beside_eager_passes_and_not_against_those_of_a_quieter_time(
+    formats, tmp_path, seconds, taken
+):
+    graphs, clock = formats
+    graphs["f32"] = (2.0, seconds)
+    eager_seconds = iter([10.0, 10.0, 10.0, 30.0, 30.0, 30.0])  # from the third call on, others use the processor
+
+    class Slowed(Doubling):
+        def eager(self, pixels):
+            clock["s"] += next(eager_seconds)
+            return super().eager(pixels)
+
+    quick = Quick(Slowed(), JOB, Policy(load_after=25.0, convert_after=25.0, wait=True), Store(tmp_path))
+    for _ in range(4):
+        quick(torch.ones(1))
+    assert quick.passes == ({"eager": 3, "quick": 1} if taken else {"eager": 4})
 
 
 def test_a_shorter_format_that_fails_leaves_the_exact_one(formats, tmp_path):
