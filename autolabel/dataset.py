@@ -185,7 +185,7 @@ class Run:
         return sv.Detections(
             xyxy=np.array([annotation.box.xyxy for annotation in annotations], np.float32),
             mask=None if None in masks else np.stack([mask.decode() for mask in masks if mask]),
-            confidence=np.array([annotation.score for annotation in annotations], np.float32),
+            confidence=np.array([annotation.confidence for annotation in annotations], np.float32),
             class_id=np.array([annotation.label_id for annotation in annotations]),
             data={"class_name": np.array([annotation.label for annotation in annotations])},
         )

@@ -2,6 +2,7 @@
 
 AP is taken over the annotations as stored, that is above the recipe's thresholds: it says how good the labels are.
 Published figures rank everything a detector says; ``ranked="proposals"`` does that with the stored low-floor proposals.
+Both rank by `Annotation.confidence`, what detector and classifier say together.
 """
 
 from __future__ import annotations
@@ -231,15 +232,15 @@ def _truth_record(record: dict[str, Any], key: int, image: int, label: int) -> d
 
 
 def _found_record(annotation: Annotation, key: int, image: int) -> dict[str, Any]:
-    return _record(annotation.box, annotation.label_id, annotation.score, annotation.mask) | {
+    return _record(annotation.box, annotation.label_id, annotation.confidence, annotation.mask) | {
         "id": key,
         "image_id": image,
     }
 
 
-def _record(box: Box, label: int, score: float, mask: Mask | None) -> dict[str, Any]:
+def _record(box: Box, label: int, confidence: float, mask: Mask | None) -> dict[str, Any]:
     bbox = [box.x_min, box.y_min, box.width, box.height]
-    result = {"category_id": label, "bbox": bbox, "area": box.area, "score": score, "iscrowd": 0}
+    result = {"category_id": label, "bbox": bbox, "area": box.area, "score": confidence, "iscrowd": 0}
     return result | ({"segmentation": mask.to_coco()} if mask is not None else {})
 
 
@@ -255,13 +256,13 @@ def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, An
     for one in run.proposals():
         if (number := numbers.get(one.image.path)) is None:
             continue
-        boxes = one.boxes_xyxy
+        boxes, probs = one.boxes_xyxy, one.class_probs
         if from_masks:
             boxes = settled_boxes(boxes, mask_boxes(one.masks), one.mask_scores)
         kept = resolve(
             one.boxes_xyxy,
             one.class_scores,
-            one.class_probs,
+            probs,
             gates=gates,
             assign=assign,  # type: ignore[arg-type]  # the manifest keeps it as text
             class_count=count,
@@ -271,7 +272,7 @@ def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, An
             record = _record(
                 Box(*boxes[place].tolist()),
                 label,
-                float(one.class_scores[place].max()),
+                float(one.class_scores[place].max() * (1.0 if probs is None else probs[place, label])),
                 one.masks[place],
             )
             records.append(record | {"id": len(records) + 1, "image_id": number})

@@ -114,6 +114,16 @@ class Annotation:
     detector_box: Box | None = None
 
     @property
+    def confidence(self) -> float:
+        """How far both models stand behind it, in [0, 1]: ``score`` times the classifier's probability of the label.
+
+        What annotations are ranked by. It is ``score`` alone where no classifier was asked, and for what a person made.
+        """
+        if self.class_probs is None or self.origin == "human" or self.label_id >= len(self.class_probs):
+            return self.score
+        return self.score * self.class_probs[self.label_id]
+
+    @property
     def proposed_box(self) -> Box:
         """The detector's own box, whatever ``box`` shows; where a person drew one, that."""
         return self.detector_box or self.box

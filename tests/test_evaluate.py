@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,26 @@ def test_table_names_classes_and_what_was_left_out(tmp_path):
     assert "1.000" in text
     assert "…" not in text
     assert "a[/b].png" in text
+
+
+def test_what_both_models_stand_behind_ranks_first(tmp_path):
+    run = FakeRun(ONTOLOGY)
+    right, wrong = (0, 0, 20, 10), (40, 30, 60, 40)
+    run.add("a.png", (0, wrong, 0.9, None, (0.5, 0.5)), (0, right, 0.6, None, (0.9, 0.1)))
+    truth = coco(tmp_path, ["a.png"], [(0, 1, (0, 0, 20, 10))])
+    assert evaluate(run, truth).box.ap50 == 1  # 0.6 × 0.9 before 0.9 × 0.5; by scores alone it would be one half
+    run = FakeRun(ONTOLOGY)
+    run.add("a.png", (0, wrong, 0.9, None, (0.7, 0.3)), (0, right, 0.6, None, (0.9, 0.1)))
+    assert evaluate(run, truth).box.ap50 == pytest.approx(0.5, abs=0.01)
+
+
+def test_confidence_without_a_classifier_and_of_a_persons_label_is_the_score():
+    run = FakeRun(ONTOLOGY)
+    run.add("a.png", (0, (0, 0, 20, 10), 0.9, None, (0.5, 0.5)))
+    region = run.items[0].annotations[0]
+    assert region.confidence == pytest.approx(0.45)
+    assert replace(region, class_probs=None).confidence == 0.9
+    assert replace(region, origin="human").confidence == 0.9
 
 
 def test_proposals_rank_what_the_thresholds_cut_off(make_run, tmp_path):

@@ -81,6 +81,7 @@ def test_coco_loads_and_equals_the_run(run, tmp_path):
         assert (x, y, x + w, y + h) == pytest.approx(original.box.xyxy, abs=0.011)
         assert record["category_id"] == original.label_id + 1
         assert record["score"] == pytest.approx(original.score, abs=5e-5)
+        assert record["confidence"] == pytest.approx(original.confidence, abs=5e-5)
         assert record["iscrowd"] == 0
         if original.mask is None:
             assert "segmentation" not in record

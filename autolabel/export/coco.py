@@ -79,6 +79,7 @@ class CocoWriter:
             "area": annotation.mask.area if annotation.mask else round((x_max - x_min) * (y_max - y_min), 2),
             "iscrowd": 0,
             "score": round(float(annotation.score), 4),
+            "confidence": round(float(annotation.confidence), 4),
             "origin": annotation.origin,
         }
         if annotation.mask_score is not None:

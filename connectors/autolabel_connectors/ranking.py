@@ -35,11 +35,11 @@ def priority(item: AnnotatedImage, doubts: Iterable[LabelIssue], order: Order) -
     if order == "noisiest":
         return round(1.0 - min((doubt.quality for doubt in doubts), default=1.0), 6)
     if order == "uncertain":
-        return round(1.0 - min(map(confidence, item.annotations), default=1.0), 6)
+        return round(1.0 - min(map(certainty, item.annotations), default=1.0), 6)
     return 0.0
 
 
-def confidence(annotation: Annotation) -> float:
+def certainty(annotation: Annotation) -> float:
     """How sure the models are of an annotation's label, in [0, 1]."""
     probs = annotation.class_probs
     sure = annotation.score if probs is None or annotation.label_id >= len(probs) else probs[annotation.label_id]
