@@ -224,6 +224,24 @@ def test_a_segmenter_may_ask_for_small_windows_close_round_its_boxes() -> None:
     assert model.calls[-1] == 1
 
 
+class Eager(BrightThings):
+    """A detector that wants tiles soon, and small ones."""
+
+    tile_from = 2.0
+    tile_zoom = 1.0
+
+
+def test_a_detector_may_ask_for_tiles_sooner_and_of_another_size() -> None:
+    auto = Tiles("auto", None, 0.2)
+    image = picture(250, 90, (200, 30, 220, 33))
+    assert detect_in_views(BrightThings(), [image], ["thing"], 0.1, auto)[0].boxes_xyxy.tolist() == []
+    model = Eager()
+    assert detect_in_views(model, [image], ["thing"], 0.1, auto)[0].boxes_xyxy.tolist() == [[200, 30, 220, 33]]
+    assert model.sizes == {(90, 250), (90, 100)}
+    detect_in_views(model, [image[:, :200]], ["thing"], 0.1, auto)
+    assert model.calls == [1, 3, 1]
+
+
 def test_an_image_without_boxes_costs_the_segmenter_nothing() -> None:
     model = BrightThings()
     segments = segment_in_views(model, [picture(600, 400)], [np.zeros((0, 4), np.float32)], ON)

@@ -43,18 +43,27 @@ class DinoOptions:
     """Options of both backends.
 
     ``batch`` images of one forward pass (None: as many as fit on a GPU, as are quickest on a CPU), ``span``, and
-    ``phrases_per_pass`` (0: all).
+    ``phrases_per_pass`` (0: all). Images longer than ``tile_from`` times the input are also shown in tiles of
+    ``tile_zoom`` times the input (None: as usual).
     """
 
     batch: int | None
     span: Span
     phrases_per_pass: int
+    tile_from: float | None = None
+    tile_zoom: float | None = None
 
     @classmethod
     def read(cls, options: Options) -> DinoOptions:
         """Read the options."""
         span = options.choice("span", "max", cast("tuple[str, ...]", SPANS))
-        return cls(options.optional_integer("batch"), cast(Span, span), options.integer("phrases_per_pass", 0, low=0))
+        return cls(
+            options.optional_integer("batch"),
+            cast(Span, span),
+            options.integer("phrases_per_pass", 0, low=0),
+            options.optional_number("tile_from", low=1.0),
+            options.optional_number("tile_zoom", low=1.0),
+        )
 
 
 class DinoDetector:
@@ -68,6 +77,7 @@ class DinoDetector:
         self.info = info
         self._runtime = Runtime(info.device, info.dtype)
         self._span = options.span
+        self.tile_from, self.tile_zoom = options.tile_from, options.tile_zoom
         self._processor = model.processor
         self._batches = Batches(self._runtime, options.batch, cpu=4, cpu_units=CPU_PIXELS, most=_MOST_IMAGES)
         self.forward = model.forward

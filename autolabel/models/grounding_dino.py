@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from autolabel.models.hub import locate
 from autolabel.models.phrases import Pass
 from autolabel.models.runtime import keep_memory, on_gpu
 from autolabel.models.sets import licence_of
-from autolabel.models.specs import Options
+from autolabel.models.specs import Options, folder_defaults
 from autolabel.models.text_once import TextOnce
 from autolabel.models.weights import weights_sha256
 from autolabel.protocols import ModelRef, Runtime
@@ -31,12 +32,13 @@ def load(ref: ModelRef, runtime: Runtime) -> DinoDetector:
     """Load a checkpoint folder, a repository of the hub, or ``starter``.
 
     Options: ``batch`` (images of one forward pass; otherwise as many as fit on a GPU, as are quickest on a CPU),
-    ``span`` (``max`` or ``mean`` over a phrase's tokens), ``phrases_per_pass`` (0: as many as fit).
+    ``span`` (``max`` or ``mean`` over a phrase's tokens), ``phrases_per_pass`` (0: as many as fit), ``tile_from`` and
+    ``tile_zoom``. A folder may state its own in a table ``autolabel`` of its ``config.json``.
     """
-    options = Options(ref)
+    found = locate(ref, runtime)
+    options = Options(ref, folder_defaults(Path(found.folder) / "config.json"))
     settings = DinoOptions.read(options)
     options.done()
-    found = locate(ref, runtime)
     folder = str(found.folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type not in _MODEL_TYPES:

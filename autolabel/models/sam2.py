@@ -41,14 +41,12 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
         options.optional_integer("batch"),
         options.optional_integer("boxes"),
         options.flag("multimask"),
-        options.number("margin", 0.0) if options.text("margin", "") else None,
+        options.optional_number("margin"),
         options.flag("points", True),
         options.optional_integer("window"),
-        options.number("zoom", 0.0) if options.text("zoom", "") else None,
+        options.optional_number("zoom", low=1.0),  # a window holds its box
     )
     options.done()
-    if settings.zoom is not None and settings.zoom < 1:
-        raise ModelError(f"{ref}: option zoom must be at least 1, as a window holds its box, got {settings.zoom}")
     model = build(config)
     if not on_gpu(runtime):
         keep_memory()

@@ -131,6 +131,15 @@ class Options:
             raise ModelError(f"{self._ref}: option {name} must be a number >= 0, got {value!r}")
         return number
 
+    def optional_number(self, name: str, low: float = 0.0) -> float | None:
+        """Return option ``name`` as a number of at least ``low``, or None where it is not given."""
+        if not self.text(name, ""):
+            return None
+        value = self.number(name, low)
+        if value < low:
+            raise ModelError(f"{self._ref}: option {name} must be at least {low:g}, got {value:g}")
+        return value
+
     def flag(self, name: str, default: bool = False) -> bool:
         """Return option ``name`` as true or false."""
         return self.choice(name, "true" if default else "false", ("true", "false")) == "true"

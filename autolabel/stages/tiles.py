@@ -48,12 +48,17 @@ class Tiles:
     zoom: float = 2.0
     mask_factor: float = 2.0
 
-    def side(self, size_wh: tuple[int, int], input_px: int | None) -> int | None:
-        """Side px of the tiles of an image, or None where it is looked at whole."""
+    def side(
+        self, size_wh: tuple[int, int], input_px: int | None, factor: float | None = None, zoom: float | None = None
+    ) -> int | None:
+        """Side px of the tiles of an image, or None where it is looked at whole.
+
+        A model may ask for a ``factor`` and a ``zoom`` of its own.
+        """
         if self.mode == "off" or (input_px is None and (self.size is None or self.mode == "auto")):
             return None
-        side = self.size or round(self.zoom * (input_px or 0))
-        least = side if self.mode == "on" else max(side, self.factor * (input_px or 0))
+        side = self.size or round((zoom or self.zoom) * (input_px or 0))
+        least = side if self.mode == "on" else max(side, (factor or self.factor) * (input_px or 0))
         return side if max(size_wh) > least else None
 
     def windows(self, size_wh: tuple[int, int], input_px: int | None) -> bool:
@@ -80,13 +85,15 @@ def detect_in_views(
 ) -> list[Detections]:
     """Detect in whole images, and in the tiles of large ones; boxes of all views are merged to one per object.
 
-    A detector that brings masks of its own is not shown tiles: its masks belong to whole images.
+    A detector that brings masks of its own is not shown tiles: its masks belong to whole images. One may ask for tiles
+    of smaller images, ``tile_from``, and of another side, ``tile_zoom``, both in times its input.
     """
     whole: list[Detections] = list(model.predict_batch(images, phrases, min_score))
     input_px: int | None = getattr(model, "input_px", None)
+    factor, zoom = getattr(model, "tile_from", None), getattr(model, "tile_zoom", None)
     for place, image in enumerate(images[: len(whole)]):
         size_wh = (image.shape[1], image.shape[0])
-        side = tiles.side(size_wh, input_px)
+        side = tiles.side(size_wh, input_px, factor, zoom)
         if side is None or whole[place].masks is not None:
             continue
         windows = layout(size_wh, side, tiles.overlap)

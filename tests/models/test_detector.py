@@ -27,6 +27,23 @@ def test_nothing_in_nothing_out(detector):
     assert found.phrase_scores.shape == (0, 0)
 
 
+def test_weights_say_which_tiles_they_want(checkpoint, cpu):
+    folder = checkpoint("detector")
+    usual = registry.load_detector(str(folder), cpu)
+    assert (usual.tile_from, usual.tile_zoom) == (None, None)
+    config = folder / "config.json"
+    text = config.read_text()
+    config.write_text(json.dumps(json.loads(text) | {"autolabel": {"tile_from": 2.5, "tile_zoom": 1.5}}))
+    try:
+        stated, asked = (registry.load_detector(f"{folder}{options}", cpu) for options in ("", "?tile_from=4"))
+    finally:
+        config.write_text(text)
+    assert (stated.tile_from, stated.tile_zoom) == (2.5, 1.5)
+    assert (asked.tile_from, asked.tile_zoom) == (4.0, 1.5)
+    with pytest.raises(ModelError, match="tile_zoom must be at least 1"):
+        registry.load_detector(f"{folder}?tile_zoom=0.5", cpu)
+
+
 def test_a_floor_no_score_reaches_gives_empty_arrays(detector):
     (found,) = detector.predict_batch([picture(40, 30)], PHRASES, 1.0)
     assert found.boxes_xyxy.shape == (0, 4)
