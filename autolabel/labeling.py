@@ -20,7 +20,8 @@ from autolabel.shards import Classified, Detected, ImageRow, Outlined, Resolved,
 from autolabel.stages.detect import Proposals, propose
 from autolabel.stages.isolate import predict_isolated
 from autolabel.stages.resolve import Gates
-from autolabel.stages.tiles import Tiles, detect_in_views, segment_in_views
+from autolabel.stages.tiles import Tiles, detect_in_views
+from autolabel.stages.windows import segment_in_views
 from autolabel.types import RGB, Classifications, Detections, Failure, Float, Mask, Segments
 
 Answer = TypeVar("Answer")

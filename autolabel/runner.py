@@ -32,6 +32,7 @@ from autolabel.ontology import Ontology
 from autolabel.protocols import ENTRY_POINT_GROUPS
 from autolabel.stages.resolve import LEAST_FILLED, LEAST_INSIDE, LEAST_MASK_SCORE, Gates
 from autolabel.stages.tiles import Tiles
+from autolabel.stages.windows import THIN
 from autolabel.store import RunFolder
 
 _NAMESPACE = uuid.UUID("6b1f6f0e-8a52-5d0c-9d61-0b6a3b1f2c77")
@@ -189,7 +190,10 @@ def stage_keys(plan: Plan, models: Models) -> StageKeys:
     if plan.tiles.mode != "off":
         asked.append(asdict(plan.tiles))
     detect = fingerprint([models.detector.identity, *asked])
-    segment = fingerprint([detect, models.segmenter.identity if models.segmenter else None])
+    masks: list[object] = [detect, models.segmenter.identity if models.segmenter else None]
+    if models.segmenter and plan.tiles.mode != "off":
+        masks.append(THIN)
+    segment = fingerprint(masks)
     classify = fingerprint([segment, models.classifier.identity if models.classifier else None])
     keys = StageKeys(detect=detect, segment=segment, classify=classify, resolve="")
     return keys.model_copy(update={"resolve": _resolve_key(keys, plan)})

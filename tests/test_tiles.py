@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import autolabel
 from autolabel.config import Recipe
 from autolabel.geometry import mask_boxes
+from autolabel.stages import windows
 from autolabel.stages.tiles import (
     VIEWS_AT_ONCE,
     Tiles,
@@ -22,13 +23,19 @@ from autolabel.stages.tiles import (
     detect_in_views,
     layout,
     merge,
-    segment_in_views,
-    share_windows,
 )
+from autolabel.stages.windows import parts_of_thin, segment_in_views, share_windows
 from autolabel.types import RGB, Detections, Float, Mask, Segments
 
 ON = Tiles("on", 100, 0.2)
 WHOLE = Tiles("off", None, 0.2)
+
+
+def block(width: int, height: int, xyxy: tuple[int, int, int, int]) -> np.ndarray:
+    """A mask of one rectangle, ``(height, width)``."""
+    mask = np.zeros((height, width), np.bool_)
+    mask[xyxy[1] : xyxy[3], xyxy[0] : xyxy[2]] = True
+    return mask
 
 
 class BrightThings:
@@ -191,7 +198,7 @@ class Flood(BrightThings):
         return Segments((Mask.encode(np.ones(image.shape[:2], np.bool_)),) * len(boxes), np.ones(len(boxes)))
 
 
-@given(st.integers(101, 400), st.integers(30, 400), st.tuples(*[st.floats(0, 1)] * 4))
+@given(st.integers(101, 400), st.integers(60, 400), st.tuples(*[st.floats(0, 1)] * 4))
 def test_a_mask_from_a_window_never_leaves_the_image(width: int, height: int, at: tuple[float, ...]) -> None:
     x0, x1 = sorted((int(at[0] * (width - 1)), int(at[1] * width)))
     y0, y1 = sorted((int(at[2] * (height - 1)), int(at[3] * height)))
@@ -213,15 +220,86 @@ class Close(BrightThings):
 
 
 def test_a_segmenter_may_ask_for_small_windows_close_round_its_boxes() -> None:
-    image = picture(600, 400, (500, 300, 560, 303), (30, 30, 40, 40))
-    boxes = np.array([[500, 300, 560, 303], [30, 30, 40, 40]], np.float32)
+    image = picture(600, 400, (500, 300, 560, 330), (30, 30, 40, 40))
+    boxes = np.array([[500, 300, 560, 330], [30, 30, 40, 40]], np.float32)
     model = Close()
     segments = segment_in_views(model, [image], [boxes], Tiles("auto", None, 0.2))[0]
     assert model.sizes == {(90, 90), (40, 40)}
-    assert [int(mask.decode().sum()) for mask in segments.masks] == [180, 100]
+    assert [int(mask.decode().sum()) for mask in segments.masks] == [1800, 100]
     (whole,) = segment_in_views(model, [image[:80, :80]], [boxes[1:]], Tiles("auto", None, 0.2))
     assert int(whole.masks[0].decode().sum()) == 100
     assert model.calls[-1] == 1
+
+
+class Coarse(BrightThings):
+    """A segmenter whose masks have 50 × 50 cells, as it is shown whole images or windows; a cell is bright or dark."""
+
+    def _segment(self, image: RGB, boxes: Float) -> Segments:
+        bright = image[..., 0] > 128
+        height, width = bright.shape
+        rows, cols = (np.arange(length) * 50 // length for length in (height, width))
+        cells = np.zeros((50, 50), np.bool_)
+        cells[rows[np.nonzero(bright)[0]], cols[np.nonzero(bright)[1]]] = True
+        return Segments(tuple(Mask.encode(cells[rows][:, cols]) for _ in boxes), np.full(len(boxes), 0.5, np.float32))
+
+
+def diagonal(width: int, height: int) -> RGB:
+    image = np.zeros((height, width, 3), np.uint8)
+    for x in range(100, 500):
+        image[x // 2 : x // 2 + 3, x] = 255
+    return image
+
+
+def test_a_long_thin_mask_is_made_again_in_closer_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, box = diagonal(1600, 1200), np.array([[100, 50, 500, 253]], np.float32)
+    model = Coarse()
+    (segments,) = segment_in_views(model, [image], [box], ON)
+    monkeypatch.setattr(windows, "THIN", 0.0)
+    (once,) = segment_in_views(Coarse(), [image], [box], ON)
+    true = image[..., 0] > 128
+
+    def iou(mask: Mask) -> float:
+        found = mask.decode()
+        return float((found & true).sum() / (found | true).sum())
+
+    assert model.calls == [1, 3]  # the box, then parts of the line, two of which share a window
+    assert iou(segments.masks[0]) > 1.25 * iou(once.masks[0])
+    assert segments.scores.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("mask", "parts"),
+    [
+        (block(300, 200, (50, 50, 250, 150)), 0),  # long, but not thin
+        (block(300, 200, (50, 50, 140, 52)), 0),  # thin, but no longer than a window
+        (block(300, 200, (0, 0, 0, 0)), 0),  # empty
+        (block(300, 200, (50, 50, 250, 52)), 2),  # halves
+        (block(300, 200, (50, 10, 52, 190)), 2),
+        (block(300, 200, (20, 20, 220, 22)) | block(300, 200, (20, 20, 22, 180)), 3),  # an L: nothing in one quarter
+    ],
+)
+def test_parts_of_a_thin_mask_hold_all_of_it(mask: np.ndarray, parts: int) -> None:
+    found = parts_of_thin(Mask.encode(mask), 100)
+    assert len(found) == parts
+    inside = np.zeros_like(mask)
+    for x0, y0, x1, y1 in (part.astype(int).tolist() for part in found):
+        assert 0 <= x0 < x1 <= 300
+        assert 0 <= y0 < y1 <= 200
+        inside[y0:y1, x0:x1] = True
+    assert not parts or inside[mask].all()
+
+
+def test_a_thin_mask_that_a_closer_look_does_not_find_again_stays() -> None:
+    class Shy(Coarse):
+        def _segment(self, image: RGB, boxes: Float) -> Segments:
+            segments = super()._segment(image, boxes)
+            if len(self.calls) == 1:
+                return segments
+            return Segments(tuple(Mask.encode(np.zeros(image.shape[:2], np.bool_)) for _ in boxes), segments.scores)
+
+    image, box = diagonal(600, 400), np.array([[100, 50, 500, 253]], np.float32)
+    (segments,) = segment_in_views(Shy(), [image], [box], ON)
+    assert segments.masks[0].area > 0
 
 
 class Eager(BrightThings):

@@ -17,7 +17,8 @@ import torch.nn.functional as nnf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autolabel.stages.tiles import Tiles, segment_in_views
+from autolabel.stages.tiles import Tiles
+from autolabel.stages.windows import segment_in_views
 from autolabel.types import RGB, Float, Mask, Segments
 from training import runtime
 from training.detector_data import to_input

@@ -1,7 +1,7 @@
-"""Large images in pieces: the detector also looks at overlapping tiles, the segmenter at windows round the boxes.
+"""Large images in pieces: the detector also looks at overlapping tiles (the segmenter at `windows` round the boxes).
 
 A model shrinks what it is given to its input size, so a scratch one pixel wide disappears from a large photograph
-before the model sees it. Windows are ``(left, top, right, bottom)`` in whole px of the image, half-open.
+before the model sees it. Tiles are ``(left, top, right, bottom)`` in whole px of the image, half-open.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from autolabel.config import TileMode
 from autolabel.geometry import box_areas, box_iou, intersections
-from autolabel.types import RGB, Detections, Float, Mask, Segments
+from autolabel.types import RGB, Detections, Float
 
 Window = tuple[int, int, int, int]
 VIEWS_AT_ONCE: Final = 32
 """Views handed to a model in one call: the memory of a call is bounded however large an image is."""
-WINDOW_ZOOM: Final = 2.0
-"""Side of a segmenter's window in longer sides of its box."""
 _TOUCHES_PX: Final = 0.02
 """A box this near to a tile's inner border, as a share of the tile's side, is taken as cut by it."""
 _INSIDE: Final = 0.8
@@ -98,87 +96,10 @@ def detect_in_views(
             continue
         windows = layout(size_wh, side, tiles.overlap)
         found: list[Detections] = []
-        for part in _chunks(windows):
-            found += model.predict_batch([_cut(image, window) for window in part], phrases, min_score)
+        for part in chunks(windows):
+            found += model.predict_batch([cut(image, window) for window in part], phrases, min_score)
         whole[place] = merge(whole[place], windows, found, size_wh)
     return whole
-
-
-def segment_in_views(
-    model: Any, images: Sequence[RGB], boxes_xyxy: Sequence[Float], tiles: Tiles
-) -> Sequence[Segments]:
-    """Segment boxes of large images in windows round them, so that a thin mask keeps its resolution.
-
-    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``.
-    """
-    input_px: int | None = getattr(model, "window_px", None) or getattr(model, "input_px", None)
-    zoom = float(getattr(model, "window_zoom", None) or WINDOW_ZOOM)
-    sizes_wh = [(image.shape[1], image.shape[0]) for image in images]
-    whole = [place for place, size_wh in enumerate(sizes_wh) if not tiles.windows(size_wh, input_px)]
-    if len(whole) == len(images) or input_px is None:
-        answers: Sequence[Segments] = model.predict_batch(images, boxes_xyxy)
-        return answers
-    answers = model.predict_batch([images[p] for p in whole], [boxes_xyxy[p] for p in whole]) if whole else []
-    results = dict(zip(whole, answers, strict=True))
-    for place, (image, boxes) in enumerate(zip(images, boxes_xyxy, strict=True)):
-        if place in results:
-            continue
-        windows, owners = share_windows(boxes, (image.shape[1], image.shape[0]), input_px, zoom)
-        masks: list[Mask | None] = [None] * len(boxes)
-        scores = np.zeros(len(boxes), np.float32)
-        for part in _chunks(range(len(windows))):
-            mine = [np.flatnonzero(owners == w) for w in part]
-            local = [boxes[rows] - np.array(windows[w][:2] * 2, np.float32) for w, rows in zip(part, mine, strict=True)]
-            answered = model.predict_batch([_cut(image, windows[w]) for w in part], local)
-            for w, rows, segments in zip(part, mine, answered, strict=True):
-                scores[rows] = segments.scores
-                for row, mask in zip(rows.tolist(), segments.masks, strict=True):
-                    masks[row] = _placed(mask, windows[w], image.shape[:2])
-        results[place] = Segments(tuple(mask for mask in masks if mask is not None), scores)
-    return [results[place] for place in range(len(images))]
-
-
-def share_windows(
-    boxes_xyxy: Float, size_wh: tuple[int, int], least_px: int, zoom: float = WINDOW_ZOOM
-) -> tuple[list[Window], NDArray[np.int64]]:
-    """Windows for ``(N, 4)`` px boxes, and the window of each box ``(N,)``.
-
-    A window has ``zoom`` times the longer side of a box, never less than ``least_px`` and never more than the image.
-    A box goes into an earlier window that holds it with some margin and is not much larger than its own.
-    """
-    windows: list[Window] = []
-    owners = np.zeros(len(boxes_xyxy), np.int64)
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1, None).max(axis=1) if len(boxes_xyxy) else np.zeros(0)
-    for place in np.argsort(-sides, kind="stable"):
-        own = _window_round(boxes_xyxy[place], size_wh, least_px, zoom)
-        x0, y0, x1, y1 = boxes_xyxy[place]
-        margin = 0.1 * float(sides[place])
-        for number, (left, top, right, bottom) in enumerate(windows):
-            fits = (
-                (left == 0 or left <= x0 - margin)
-                and (top == 0 or top <= y0 - margin)
-                and (right == size_wh[0] or right >= x1 + margin)
-                and (bottom == size_wh[1] or bottom >= y1 + margin)
-            )
-            if fits and max(right - left, bottom - top) <= 1.6 * max(own[2] - own[0], own[3] - own[1]):
-                owners[place] = number
-                break
-        else:
-            owners[place] = len(windows)
-            windows.append(own)
-    return windows, owners
-
-
-def _window_round(box_xyxy: Float, size_wh: tuple[int, int], least_px: int, zoom: float) -> Window:
-    """Window of a box: ``zoom`` times its longer side, at least ``least_px``, shifted into the image."""
-    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
-    side = max(zoom * max(x1 - x0, y1 - y0), float(least_px))
-    spans = []
-    for low, high, extent in ((x0, x1, size_wh[0]), (y0, y1, size_wh[1])):
-        length = min(round(side), extent)
-        start = int(np.clip(round((low + high - length) / 2), 0, extent - length))
-        spans.append((start, start + length))
-    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
 
 
 def merge(
@@ -281,22 +202,14 @@ def _best_of_views(boxes: Float, scores: Float, cut: NDArray[np.bool_]) -> NDArr
     return np.array(kept, np.int64)[order]
 
 
-def _cut(image: RGB, window: Window) -> RGB:
+def cut(image: RGB, window: Window) -> RGB:
+    """Return a copy of a part of an image."""
     left, top, right, bottom = window
     return np.ascontiguousarray(image[top:bottom, left:right])
 
 
-def _placed(mask: Mask, window: Window, size_hw: tuple[int, ...]) -> Mask:
-    """Put a window's mask into the image."""
-    left, top, right, bottom = window
-    if (right - left, bottom - top) == (size_hw[1], size_hw[0]):
-        return mask
-    full = np.zeros(size_hw[:2], np.bool_)
-    full[top:bottom, left:right] = mask.decode()
-    return Mask.encode(full)
-
-
-def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
+def chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
+    """Split views into calls of a model."""
     coming = iter(items)
     while part := list(islice(coming, VIEWS_AT_ONCE)):
         yield part
