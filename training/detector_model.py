@@ -22,8 +22,6 @@ from training.vocabulary import wordpieces
 
 WIDTH: Final = 128
 QUERIES: Final = 50
-TILES: Final = {"tile_from": "2.4", "tile_zoom": "2.4"}
-"""What the product is asked for: the input is small, so thin things need tiles sooner than with official weights."""
 
 
 def configuration() -> MMGroundingDinoConfig:
@@ -40,7 +38,7 @@ def configuration() -> MMGroundingDinoConfig:
         backbone_config=backbone, text_config=text, d_model=WIDTH, num_queries=QUERIES,
         encoder_layers=2, decoder_layers=3, encoder_ffn_dim=256, decoder_ffn_dim=256,
         encoder_attention_heads=4, decoder_attention_heads=4, num_feature_levels=4,
-        dropout=0.0, fusion_droppath=0.0, auxiliary_loss=True, max_text_len=256, autolabel=TILES,
+        dropout=0.0, fusion_droppath=0.0, auxiliary_loss=True, max_text_len=256,
     )  # fmt: skip
 
 
