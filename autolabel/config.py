@@ -57,7 +57,11 @@ class Thresholds(_Settings):
     """How proposals become annotations; a change here costs no model call."""
 
     min_score: Unit = Field(0.35, description="default of the classes' min_score (detector score)")
-    min_prob: Unit = Field(0.0, description="default of the classes' min_prob (classifier probability)")
+    min_prob: Unit | None = Field(
+        None,
+        description="default of the classes' min_prob (classifier probability); default: what the classifier asks for, "
+        "else 0",
+    )
     min_area_px: Annotated[float, Field(ge=0)] = Field(0.0, description="default of the classes' min_area_px (px²)")
     nms_iou: Unit = Field(0.5, description="boxes of one class that overlap more than this IoU are one object")
     cross_class_iou: Unit = Field(0.8, description="boxes of any class that overlap more than this IoU are one object")

@@ -96,7 +96,8 @@ class Labeler:
         self.recipe = recipe
         self.models = models
         boxes = recipe.box_source(run.resolved if run else None)
-        self.plan: Plan = make_plan(recipe, ontology, run.run_id if run else new_run_id(ontology), floor, boxes)
+        run_id = run.run_id if run else new_run_id(ontology)
+        self.plan: Plan = make_plan(recipe, ontology, run_id, floor, boxes=boxes, min_prob=models.min_prob)
         self.keys = stage_keys(self.plan, models)
         self._lock = threading.Lock()
         self._done: Recent[tuple[str, str], Labelled] = Recent(_REMEMBERED)

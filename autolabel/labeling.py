@@ -46,6 +46,7 @@ class Plan:
     assign: Assign
     boxes: BoxSource
     gates: Gates
+    min_prob: float
     floor: float
     proposal_iou: float
     proposal_limit: int

@@ -13,7 +13,9 @@ from autolabel.config import Recipe
 from autolabel.errors import ConfigError
 from autolabel.manifest import fingerprint
 from autolabel.models import hub, registry
+from autolabel.models.hub import OPEN_CLIP_CONFIG
 from autolabel.models.runtime import keep_memory, on_gpu, pick_runtime
+from autolabel.models.specs import Options, folder_defaults, least_probability
 from autolabel.models.weights import file_sha256, weights_sha256
 from autolabel.protocols import Runtime, Task
 from autolabel.types import ModelInfo
@@ -28,16 +30,25 @@ class LazyModel:
 
     ``spec`` is what people read; ``identity`` enters the keys of stored results, so it must change whenever the
     model's answers could, and must not change when its folder is moved. ``given`` models were loaded by the caller.
-    Safe between threads.
+    ``min_prob`` is the probability below which a classifier says that its label is not to be trusted. Safe between
+    threads.
     """
 
     def __init__(
-        self, spec: str, identity: str, load: Callable[[], Any], *, device: str = "cpu", given: bool = False
+        self,
+        spec: str,
+        identity: str,
+        load: Callable[[], Any],
+        *,
+        device: str = "cpu",
+        given: bool = False,
+        min_prob: float = 0.0,
     ) -> None:
         self.spec = spec
         self.identity = identity
         self.device = device
         self.given = given
+        self.min_prob = min_prob
         self._load = load
         self._loaded: list[Any] = []
         self._lock = threading.Lock()
@@ -73,6 +84,11 @@ class Models:
     detector: LazyModel
     segmenter: LazyModel | None = None
     classifier: LazyModel | None = None
+
+    @property
+    def min_prob(self) -> float:
+        """Least probability that the classifier asks for; 0 where it says nothing or there is none."""
+        return self.classifier.min_prob if self.classifier else 0.0
 
     def parts(self) -> dict[str, LazyModel]:
         """Return the models there are, by task."""
@@ -112,8 +128,11 @@ def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyM
     """Find one model's files and hash them, and load it only when it is needed."""
     ref = registry.resolve(task, spec, models)
     options = "&".join(f"{name}={value}" for name, value in ref.options)
+    min_prob = 0.0
     if ref.backend in hub.LAYOUTS:
         found = hub.locate(ref, runtime)
+        if task == "classifier":
+            min_prob = least_probability(Options(ref, folder_defaults(found.folder / OPEN_CLIP_CONFIG)))
         identity = (
             f"{ref.backend}?{options}#{weights_sha256(found.weights)} {_configuration(ref.backend, found.folder)}"
         )
@@ -123,7 +142,9 @@ def lazily(task: Task, spec: str | None, models: str, runtime: Runtime) -> LazyM
     # The dtype changes answers beyond rounding; the device alone does not.
     if runtime.dtype != "float32":
         identity += f" {runtime.dtype}"
-    return LazyModel(str(ref), identity, lambda: registry.load(task, ref, runtime), device=runtime.device)
+    return LazyModel(
+        str(ref), identity, lambda: registry.load(task, ref, runtime), device=runtime.device, min_prob=min_prob
+    )
 
 
 def _configuration(backend: str, folder: Path) -> str:
@@ -139,4 +160,6 @@ def already_loaded(model: object) -> LazyModel:
     spec = info.spec if isinstance(info, ModelInfo) else f"{type(model).__module__}.{type(model).__qualname__}"
     weights = info.weights_sha256 if isinstance(info, ModelInfo) else None
     device = info.device if isinstance(info, ModelInfo) else "cpu"
-    return LazyModel(spec, f"{spec}#{weights}" if weights else spec, lambda: model, device=device, given=True)
+    min_prob = float(getattr(model, "min_prob", 0.0))
+    identity = f"{spec}#{weights}" if weights else spec
+    return LazyModel(spec, identity, lambda: model, device=device, given=True, min_prob=min_prob)

@@ -105,7 +105,8 @@ def label(
         run_id = previous.run_id if previous else new_run_id(ontology)
         # What was stored under a lower floor holds all that a higher one asks for.
         floor = min(recipe.floor(), float(previous.resolved["floor"]) if previous else 1.0)
-        plan = make_plan(recipe, ontology, run_id, floor, recipe.box_source(previous.resolved if previous else None))
+        boxes = recipe.box_source(previous.resolved if previous else None)
+        plan = make_plan(recipe, ontology, run_id, floor, boxes=boxes, min_prob=models.min_prob)
         manifest = RunManifest(
             run_id=run_id,
             created=previous.created if previous else now(),
@@ -143,7 +144,9 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
     ontology = recipe.ontology()
     if ontology_values(ontology) != ontology_values(run.ontology):
         raise ConfigError("classes or phrases differ from the run's; 'autolabel run' looks for new ones")
-    plan = make_plan(recipe, ontology, run.manifest.run_id, stored, recipe.box_source(run.manifest.resolved))
+    settled = run.manifest.resolved
+    min_prob = float(settled["thresholds"]["min_prob"])
+    plan = make_plan(recipe, ontology, run.manifest.run_id, stored, boxes=recipe.box_source(settled), min_prob=min_prob)
     keys = run.manifest.keys.model_copy(update={"resolve": _resolve_key(run.manifest.keys, plan)})
     with RunFolder(run.path) as folder:
         manifest = run.manifest.model_copy(
@@ -166,16 +169,30 @@ def new_run_id(ontology: Ontology) -> str:
     return str(uuid.uuid5(_NAMESPACE, json.dumps(ontology_values(ontology))))
 
 
-def make_plan(recipe: Recipe, ontology: Ontology, run_id: str, floor: float, boxes: BoxSource | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    ontology: Ontology,
+    run_id: str,
+    floor: float,
+    *,
+    boxes: BoxSource | None = None,
+    min_prob: float = 0.0,
+) -> Plan:
     """Collect what decides a batch's results.
 
     ``floor`` is the lowest detector score that is stored, ``boxes`` where boxes come from; None: as in a new run.
+    ``min_prob`` is what the classifier asks for; it counts where the recipe names none and the classifier has a say.
     """
+    assign = recipe.assigner()
+    gate = 0.0 if assign == "detector" else min_prob
+    if recipe.thresholds.min_prob is not None:
+        gate = min_prob = recipe.thresholds.min_prob
     return Plan(
         ontology=ontology,
-        assign=recipe.assigner(),
+        assign=assign,
         boxes=boxes or recipe.box_source(),
-        gates=Gates.of(ontology, **recipe.thresholds.model_dump(exclude={"boxes"})),
+        gates=Gates.of(ontology, **recipe.thresholds.model_dump(exclude={"boxes", "min_prob"}), min_prob=gate),
+        min_prob=min_prob,
         floor=floor,
         proposal_iou=recipe.proposals.iou,
         proposal_limit=recipe.proposals.limit,
@@ -221,9 +238,9 @@ def _resolved(recipe: Recipe, models: Models, plan: Plan) -> dict[str, Any]:
 
 
 def _values(recipe: Recipe, plan: Plan, *left_out: str) -> dict[str, Any]:
-    """Every setting of the recipe, with the boxes' source that was decided on."""
+    """Every setting of the recipe, with the boxes' source and the least probability that were decided on."""
     values = recipe.model_dump(mode="json", exclude={"images", *left_out})
-    return {**values, "thresholds": {**values["thresholds"], "boxes": plan.boxes}}
+    return {**values, "thresholds": {**values["thresholds"], "boxes": plan.boxes, "min_prob": plan.min_prob}}
 
 
 def _ontology_settings(ontology: Ontology) -> dict[str, Any]:

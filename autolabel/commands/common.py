@@ -34,7 +34,9 @@ output_options = options(
 run_argument = click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
 threshold_options = options(
     click.option("--min-score", type=click.FloatRange(0, 1), help="Lowest detector score.  [default: 0.35]"),
-    click.option("--min-prob", type=click.FloatRange(0, 1), help="Lowest classifier probability.  [default: 0]"),
+    click.option(
+        "--min-prob", type=click.FloatRange(0, 1), help="Lowest classifier probability.  [default: the classifier's; 0]"
+    ),
     click.option("--min-area", "min_area_px", type=click.FloatRange(0), help="Smallest box, px².  [default: 0]"),
     click.option("--nms-iou", type=click.FloatRange(0, 1), help="Overlap that is one object.  [default: 0.5]"),
     click.option(

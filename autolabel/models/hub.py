@@ -18,6 +18,7 @@ from autolabel.protocols import ModelRef, Runtime
 STARTER = Path(__file__).parent.parent / "starter"
 PROBE_SECONDS = 5.0
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _REPOSITORY = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>[\w.-]+(?:/[\w.-]+)*))?")
 
 
@@ -42,7 +43,7 @@ LAYOUTS: dict[str, Layout] = {
     "sam2": Layout("segmenter", (), ("config.yaml",), ("sam2*.pt", "model.safetensors")),
     "open-clip": Layout(
         "classifier",
-        ("open_clip_config.json",),
+        (OPEN_CLIP_CONFIG,),
         TOKENIZER_FILES,
         ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     ),

@@ -19,26 +19,29 @@ from autolabel.errors import ModelError
 from autolabel.models.batching import Batches
 from autolabel.models.clip_pixels import ClipPixels, Region
 from autolabel.models.crops import BACKGROUNDS, SQUARES, Background, CropStyle, Square
-from autolabel.models.hub import canonical, locate
+from autolabel.models.hub import OPEN_CLIP_CONFIG, canonical, locate
 from autolabel.models.runtime import forward_pass, keep_memory, on_gpu
 from autolabel.models.sets import licence_of
-from autolabel.models.specs import Options, folder_defaults
+from autolabel.models.specs import Options, folder_defaults, least_probability
 from autolabel.models.weights import load_strict, read_state_dict, weights_sha256
 from autolabel.protocols import ModelRef, Runtime
 from autolabel.types import RGB, Classifications, Float, Mask, ModelInfo
 
 TEMPLATES = "a photo of a {}.|a close-up photo of a {}.|{}"
-_CONFIG = "open_clip_config.json"
 _CPU_CROPS, _MOST_CROPS = 16, 512
 
 
 @dataclass(frozen=True, slots=True)
 class ClipOptions:
-    """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass (None: found)."""
+    """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass (None: found).
+
+    Labels with a lower probability than ``min_prob`` are not to be trusted.
+    """
 
     templates: tuple[str, ...]
     style: CropStyle
     batch: int | None
+    min_prob: float = 0.0
 
 
 def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
@@ -46,7 +49,7 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
 
     Options: ``context`` (margin as a share of the box's longer side, 0.15), ``square`` (expand, pad, off),
     ``background`` (keep, blur, grey), ``templates`` (separated by "|", each with one {}), ``batch`` (crops),
-    ``weights`` (a checkpoint file for a bare architecture).
+    ``weights`` (a checkpoint file for a bare architecture), ``min_prob`` (a run's default of that name).
     """
     found = locate(ref, runtime)
     if Options(ref).text("weights", ""):
@@ -58,7 +61,7 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
         model = open_clip.create_model(model_name, precision="fp32", pretrained_text=False, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(model_name)
     info = ModelInfo(str(ref), digest, licence_of(canonical(ref)), runtime.device, runtime.dtype)
-    return _classifier(ref, info, model, tokenizer, folder_defaults(found.folder / _CONFIG))
+    return _classifier(ref, info, model, tokenizer, folder_defaults(found.folder / OPEN_CLIP_CONFIG))
 
 
 def _from_file(ref: ModelRef, runtime: Runtime, weights: Path) -> ClipClassifier:
@@ -87,14 +90,14 @@ def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defa
         cast(Background, options.choice("background", "keep", cast("tuple[str, ...]", BACKGROUNDS))),
         cast("tuple[int, int, int]", mean),
     )
-    batch = options.optional_integer("batch")
+    batch, min_prob = options.optional_integer("batch"), least_probability(options)
     options.done()
     if not on_gpu(runtime):
         keep_memory()
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(config, is_train=False)
     model = model.eval().to(runtime.device)
-    return ClipClassifier(info, ClipOptions(templates, style, batch), model, tokenizer, transform)
+    return ClipClassifier(info, ClipOptions(templates, style, batch, min_prob), model, tokenizer, transform)
 
 
 def hub_ref(ref: ModelRef) -> ModelRef:
@@ -146,6 +149,11 @@ class ClipClassifier:
         self._asked: torch.Tensor | None = None
         # One ontology serves a whole run, so its text is encoded once.
         self._text = lru_cache(maxsize=16)(self._encode_text)
+
+    @property
+    def min_prob(self) -> float:
+        """Probability below which a label is not to be trusted."""
+        return self._options.min_prob
 
     def predict_batch(
         self,

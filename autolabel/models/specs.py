@@ -153,6 +153,14 @@ class Options:
             )
 
 
+def least_probability(options: Options) -> float:
+    """Read a classifier's option ``min_prob``, 0 where it is not given: below it, its label is not to be trusted."""
+    least = options.optional_number("min_prob") or 0.0
+    if least > 1:
+        raise ModelError(f"option min_prob must be in [0, 1], got {least:g}")
+    return least
+
+
 def folder_defaults(config: Path) -> dict[str, str]:
     """Options that a model folder states for itself, in the table ``autolabel`` of its JSON configuration file.
 

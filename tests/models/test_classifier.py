@@ -5,6 +5,7 @@ import pytest
 from PIL import Image as PILImage
 
 from autolabel.errors import ModelError
+from autolabel.loading import lazily
 from autolabel.models import registry
 from autolabel.models.crops import CropStyle, crop, crop_window, region_crop
 from autolabel.types import Mask
@@ -45,8 +46,12 @@ def test_a_single_class_is_certain(classifier):
 def test_the_folder_states_how_its_model_was_trained(checkpoint, cpu, tmp_path):
     from tests.models.random_models import write_classifier
 
-    own = {"autolabel": {"context": 0.5, "square": "pad", "templates": "{} defect"}}
+    own = {"autolabel": {"context": 0.5, "square": "pad", "templates": "{} defect", "min_prob": 0.7}}
     write_classifier(tmp_path / "own", extra=own)
+    lazy = lazily("classifier", str(tmp_path / "own"), "starter", cpu)
+    assert (lazy.min_prob, lazy.loaded) == (0.7, False)  # known before it is loaded, and afterwards
+    assert lazy.model.min_prob == 0.7
+    assert lazily("classifier", f"open-clip:{tmp_path / 'own'}?min_prob=0.2", "starter", cpu).min_prob == 0.2
     options = registry.load_classifier(str(tmp_path / "own"), cpu)._options
     assert options.templates == ("{} defect",)
     assert (options.style.context, options.style.square) == (0.5, "pad")
@@ -59,7 +64,8 @@ def test_the_folder_states_how_its_model_was_trained(checkpoint, cpu, tmp_path):
     [
         ("templates=a photo", "every template needs exactly one {}"),
         ("square=round", "option square must be one of expand, pad, off, got 'round'"),
-        ("tilt=1", "unknown option tilt; known: background, batch, context, square, templates, weights"),
+        ("tilt=1", "unknown option tilt; known: background, batch, context, min_prob, square, templates, weights"),
+        ("min_prob=1.5", "option min_prob must be in"),
     ],
 )
 def test_wrong_options_are_errors(checkpoint, cpu, options, says):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.calibrate import BIAS, GRID, best_threshold, judged, logit, quiet_threshold, shift
+from training.calibrate import BIAS, GRID, best_threshold, judged, logit, shift
 from training.metrics import Found
 from training.natural import Labelled
 
@@ -50,12 +50,3 @@ def test_a_shift_moves_a_score_from_one_threshold_to_the_other(tmp_path: Path) -
     assert torch.equal(moved["other"], torch.ones(2))
     at_threshold = logit(0.45) + float(moved[BIAS]) + 4.6
     assert 1 / (1 + np.exp(-at_threshold)) == pytest.approx(0.35, abs=0.002)
-
-
-def test_the_threshold_leaves_clean_pictures_alone():
-    rows = [(0.9, True, False), (0.5, False, True), (0.4, False, True), (0.3, False, True)]
-    assert quiet_threshold(rows, 20) == 0.31  # two boxes on twenty pictures
-    assert quiet_threshold(rows, 10) == 0.41
-    assert quiet_threshold(rows, 5) == 0.51
-    assert quiet_threshold([(0.99, False, True)], 5) == max(GRID)
-    assert quiet_threshold([], 0) == min(GRID)
