@@ -145,7 +145,7 @@ def resolve_run(run: Run, changes: Mapping[str, Any]) -> Run:
     if ontology_values(ontology) != ontology_values(run.ontology):
         raise ConfigError("classes or phrases differ from the run's; 'autolabel run' looks for new ones")
     settled = run.manifest.resolved
-    min_prob = float(settled["thresholds"]["min_prob"])
+    min_prob = float(settled["thresholds"]["min_prob"] or 0.0)
     plan = make_plan(recipe, ontology, run.manifest.run_id, stored, boxes=recipe.box_source(settled), min_prob=min_prob)
     keys = run.manifest.keys.model_copy(update={"resolve": _resolve_key(run.manifest.keys, plan)})
     with RunFolder(run.path) as folder:

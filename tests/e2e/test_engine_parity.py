@@ -73,7 +73,11 @@ def test_the_same_portions_give_the_same_bits(images: Path, tmp_path: Path) -> N
     """Four images go from stage to stage together, here and there: threads alone must change nothing at all."""
     runs = [label(images, tmp_path / engine, engine=engine, batch_size=4) for engine in ("sequential", "auto")]
     one, other = (
-        {str(path.relative_to(run.path)): parquet.read_rows(path) for path in sorted(run.path.rglob("*.parquet"))}
+        {
+            # As text: an empty mask has a box of nan, which equals nothing.
+            str(path.relative_to(run.path)): [repr(row) for row in parquet.read_rows(path)]
+            for path in sorted(run.path.rglob("*.parquet"))
+        }
         for run in runs
     )
     assert len(one) == 2 * 5
