@@ -160,6 +160,6 @@ def already_loaded(model: object) -> LazyModel:
     spec = info.spec if isinstance(info, ModelInfo) else f"{type(model).__module__}.{type(model).__qualname__}"
     weights = info.weights_sha256 if isinstance(info, ModelInfo) else None
     device = info.device if isinstance(info, ModelInfo) else "cpu"
-    min_prob = float(getattr(model, "min_prob", 0.0))
+    min_prob = float(getattr(model, "min_prob", None) or 0.0)
     identity = f"{spec}#{weights}" if weights else spec
     return LazyModel(spec, identity, lambda: model, device=device, given=True, min_prob=min_prob)

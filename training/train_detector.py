@@ -30,6 +30,10 @@ EXCHANGE: Final = 8
 """Steps between two averagings of the processes' weights."""
 
 
+SHOWN: Final = 1.125
+"""Size of a picture as the trained model is shown it, in sizes of the last training pictures: thin things gain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """What suits a device: sizes of pictures and batches, the learning rate, and processes that make batches."""
@@ -231,8 +235,8 @@ def train(rank: int, processes: int, settings: Settings) -> None:
 
 
 def edges_at(sizes: Sizes, progress: float) -> tuple[int, int]:
-    """Shortest and longest edge px that the image processor makes, for the size the model was trained at last."""
-    scale, _ = size_at(sizes, progress)
+    """Shortest and longest edge px that the image processor makes, by the size that the model was trained at last."""
+    scale = SHOWN * size_at(sizes, progress)[0]
     return round(BUCKETS[1].width * scale), round(BUCKETS[0].width * scale)
 
 

@@ -28,6 +28,7 @@ _SPLIT: Final = 0.75
 _OVERLAP: Final = 0.12
 """What a part has of its neighbour, as a share of its own side, and two px more."""
 _LEAST_AREA_PX: Final = 4
+"""A part with less of the mask prompts nothing."""
 
 
 def segment_in_views(

@@ -1,4 +1,4 @@
-"""Image files sent to the server: each content once, several requests at a time, found again by their names."""
+"""Image files sent to the server: each content once, the next read while one is sent, found again by their names."""
 
 from __future__ import annotations
 
