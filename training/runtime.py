@@ -79,8 +79,12 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def mixed(device: torch.device) -> torch.autocast:
-    """Mixed precision for a forward pass: bfloat16, which GPUs and newer processors are faster in."""
-    return torch.autocast(device.type, torch.bfloat16)
+    """Mixed precision on a GPU; a processor stays with float32, whose backward kernels are the faster ones there.
+
+    Measured with AVX-512 and its bfloat16 instructions: the detector's step takes 1.3 times as long in bfloat16, the
+    segmenter's 1.8 times.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu")
 
 
 def repeatable(seed: int) -> None:
