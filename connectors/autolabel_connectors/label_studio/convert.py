@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ META = "autolabel"
 """The key of a region's ``meta`` that holds our annotation id and notes as they were sent."""
 
 
+@lru_cache(4096)  # a region is written, its receipt made, and both compared with what is there
 def region_id(annotation_id: str, part: int = 0) -> str:
     """Return the id of a region: ten letters and digits that follow from ours, and ``-1``, ``-2`` … for more parts."""
     base = hashlib.sha256(annotation_id.encode()).hexdigest()[:10]
@@ -170,9 +172,13 @@ def _part(region: Region) -> int:
 def held_box(box: Box, image: Image) -> Box:
     """Return a box as it comes back from the server: to 0.01 px, and inside the image."""
     # Plain arithmetic: a run has many boxes, and numpy takes twenty times as long for four numbers.
-    x0, y0, x1, y1 = (round(float(value) * GRID) / GRID for value in box.xyxy)
-    wide, high = float(image.width), float(image.height)
-    return Box(min(max(x0, 0.0), wide), min(max(y0, 0.0), high), min(max(x1, 0.0), wide), min(max(y1, 0.0), high))
+    wide, high = image.width, image.height
+    return Box(_held(box.x_min, wide), _held(box.y_min, high), _held(box.x_max, wide), _held(box.y_max, high))
+
+
+def _held(value: float, extent: int) -> float:
+    snapped = round(value * GRID) / GRID
+    return 0.0 if snapped <= 0 else float(extent) if snapped >= extent else snapped
 
 
 def held_region(annotation: Annotation, image: Image, drawing: Drawing) -> Region | None:
