@@ -40,7 +40,7 @@ def configuration() -> dict[str, Any]:
         "preprocess_cfg": {
             "mean": list(MEAN), "std": list(STD), "interpolation": "bicubic", "resize_mode": "squash",
         },
-        "autolabel": {"context": str(CROP_CONTEXT), "square": "expand", "min_prob": str(MIN_PROB)},
+        "autolabel": {"context": str(CROP_CONTEXT), "square": "expand", "min_prob": str(MIN_PROB), "mirrored": "true"},
     }  # fmt: skip
 
 

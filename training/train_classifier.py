@@ -90,10 +90,15 @@ def natural_crops(pictures: list[Labelled]) -> tuple[Tensor, NDArray[np.int64]]:
 
 @torch.no_grad()
 def cosines(model: Any, pixels: Tensor, names: tuple[str, ...]) -> Tensor:
-    """Cosine of every crop with every name, ``(N, K)``."""
-    device = model.logit_scale.device
-    parts = [nnf.normalize(model.encode_image(part.to(device)).float(), dim=-1) for part in torch.split(pixels, 32)]
-    return (torch.cat(parts) @ class_embeddings(model, names).t()).cpu()
+    """Cosine of every crop with every name, ``(N, K)``; crops are looked at twice, as the product is asked to."""
+    text = class_embeddings(model, names)
+
+    def embed(crops: Tensor) -> Tensor:
+        return nnf.normalize(model.encode_image(crops).float(), dim=-1)
+
+    parts = [part.to(model.logit_scale.device) for part in torch.split(pixels, 32)]
+    both = [nnf.normalize(embed(part) + embed(part.transpose(2, 3)), dim=-1) for part in parts]
+    return (torch.cat(both) @ text.t()).cpu()
 
 
 def best_scale(similarity: Tensor, labels: Tensor) -> float:

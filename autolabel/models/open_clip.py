@@ -35,13 +35,15 @@ _CPU_CROPS, _MOST_CROPS = 16, 512
 class ClipOptions:
     """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass (None: found).
 
-    Labels with a lower probability than ``min_prob`` are not to be trusted.
+    Labels with a lower probability than ``min_prob`` are not to be trusted. ``mirrored``: a crop's vector is the mean of
+    its own and that of the crop mirrored along its diagonal.
     """
 
     templates: tuple[str, ...]
     style: CropStyle
     batch: int | None
     min_prob: float = 0.0
+    mirrored: bool = False
 
 
 def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
@@ -49,7 +51,8 @@ def load(ref: ModelRef, runtime: Runtime) -> ClipClassifier:
 
     Options: ``context`` (margin as a share of the box's longer side, 0.15), ``square`` (expand, pad, off),
     ``background`` (keep, blur, grey), ``templates`` (separated by "|", each with one {}), ``batch`` (crops),
-    ``weights`` (a checkpoint file for a bare architecture), ``min_prob`` (a run's default of that name).
+    ``weights`` (a checkpoint file for a bare architecture), ``min_prob`` (a run's default of that name), ``mirrored``
+    (true: look at each crop twice, mirrored along its diagonal).
     """
     found = locate(ref, runtime)
     if Options(ref).text("weights", ""):
@@ -90,14 +93,14 @@ def _classifier(ref: ModelRef, info: ModelInfo, model: Any, tokenizer: Any, defa
         cast(Background, options.choice("background", "keep", cast("tuple[str, ...]", BACKGROUNDS))),
         cast("tuple[int, int, int]", mean),
     )
-    batch, min_prob = options.optional_integer("batch"), least_probability(options)
+    batch, min_prob, mirrored = options.optional_integer("batch"), least_probability(options), options.flag("mirrored")
     options.done()
     if not on_gpu(runtime):
         keep_memory()
     config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     transform = open_clip.transform.image_transform_v2(config, is_train=False)
     model = model.eval().to(runtime.device)
-    return ClipClassifier(info, ClipOptions(templates, style, batch, min_prob), model, tokenizer, transform)
+    return ClipClassifier(info, ClipOptions(templates, style, batch, min_prob, mirrored), model, tokenizer, transform)
 
 
 def hub_ref(ref: ModelRef) -> ModelRef:
@@ -214,7 +217,11 @@ class ClipClassifier:
     def _encode(self, prepared: Sequence[Any]) -> torch.Tensor:
         pixels = self._pixels.batch(prepared)
         with forward_pass(self._runtime):
-            return F.normalize(self.encoder(pixels).float(), dim=-1)
+            vectors = F.normalize(self.encoder(pixels).float(), dim=-1)
+            if self._options.mirrored:
+                turned = self.encoder(pixels.transpose(2, 3).contiguous())
+                vectors = F.normalize(vectors + F.normalize(turned.float(), dim=-1), dim=-1)
+            return vectors
 
     def _dimension(self) -> int:
         return int(self._text((("thing",),)).shape[1])

@@ -59,12 +59,22 @@ def test_the_folder_states_how_its_model_was_trained(checkpoint, cpu, tmp_path):
     assert options.style.context == 0.1
 
 
+def test_a_crop_seen_from_two_sides_is_judged_as_its_mirror_image(checkpoint, cpu):
+    image, box = picture(30, 30), [np.array([[2, 2, 26, 26]], np.float32)]
+    along = np.ascontiguousarray(image.transpose(1, 0, 2))
+    for mirrored, alike in (("true", True), ("false", False)):
+        model = registry.load_classifier(f"open-clip:{checkpoint('classifier')}?mirrored={mirrored}", cpu)
+        one, other = model.predict_batch([image, along], box * 2, None, CLASSES)
+        assert np.allclose(one.embeddings, other.embeddings, atol=1e-5) is alike
+        np.testing.assert_allclose(np.linalg.norm(one.embeddings, axis=1), 1, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ("templates=a photo", "every template needs exactly one {}"),
         ("square=round", "option square must be one of expand, pad, off, got 'round'"),
-        ("tilt=1", "unknown option tilt; known: background, batch, context, min_prob, square, templates, weights"),
+        ("tilt=1", "unknown option tilt; known: background, batch, context, min_prob, mirrored, square, templates, weights"),
         ("min_prob=1.5", "option min_prob must be in"),
     ],
 )
