@@ -17,7 +17,14 @@ from training.detector_data import recolour
 from training.generator import CLASS_NAMES, box_of
 
 THIN: Final = ("scratch", "crack")
+IN_PARTS: Final = (*THIN, "burr")
+PARTS_SHARE: Final = 0.6
+"""How often a window round such a defect shows a part of it: long, thin masks are made again in parts (ADR 20)."""
+PART_PX: Final = (20.0, 110.0)
+CENTRED: Final = 0.5
+"""How often a window lies round the middle of its defect, as the product's do that hold no other box."""
 LEAST_WINDOW_PX: Final = (110.0, 380.0)
+LEAST_PART_WINDOW_PX: Final = (56.0, 160.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,10 @@ def _stores() -> list[SceneStore]:
 
 
 def window(
-    rng: np.random.Generator, size_wh: tuple[int, int], box: tuple[int, int, int, int]
+    rng: np.random.Generator,
+    size_wh: tuple[int, int],
+    box: tuple[int, int, int, int],
+    least_px: tuple[float, float] = LEAST_WINDOW_PX,
 ) -> tuple[int, int, int, int]:
     """Random part of a picture that holds ``box``, as the product cuts them.
 
@@ -88,18 +98,33 @@ def window(
     photograph once that is as small as the stored pictures.
     """
     aspect = float(np.exp(rng.uniform(-0.2, 0.2)))
-    least = float(np.exp(rng.uniform(*np.log(LEAST_WINDOW_PX))))
+    least = float(np.exp(rng.uniform(*np.log(least_px))))
     side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.4, 2.8)), least)
+    centred = bool(rng.random() < CENTRED)
     spans = []
     for low, high, extent, wanted in (
         (box[0], box[2], size_wh[0], side * aspect**0.5),
         (box[1], box[3], size_wh[1], side / aspect**0.5),
     ):
         length = int(min(extent, max(wanted, high - low + 2)))
-        first, last = max(0, high - length), min(low, extent - length)
-        start = int(rng.integers(min(first, last), max(first, last) + 1))
+        first, last = sorted((max(0, high - length), min(low, extent - length)))
+        anywhere = int(rng.integers(first, last + 1))
+        start = int(np.clip((low + high - length) // 2, first, last)) if centred else anywhere
         spans.append((start, start + length))
     return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+
+
+def part_of(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep what a random rectangle round one of the mask's pixels holds of it, ``(H, W)``."""
+    rows, columns = np.nonzero(mask)
+    centre = int(rng.integers(len(rows)))
+    side = float(np.exp(rng.uniform(*np.log(PART_PX))))
+    half = 0.5 * side * np.exp(rng.uniform(-0.4, 0.4) * np.array([1.0, -1.0]))
+    kept = np.zeros_like(mask)
+    top, left = (max(0, int(at - reach)) for at, reach in zip((rows[centre], columns[centre]), half, strict=True))
+    bottom, right = int(rows[centre] + half[0]) + 1, int(columns[centre] + half[1]) + 1
+    kept[top:bottom, left:right] = mask[top:bottom, left:right]
+    return kept
 
 
 def _one(
@@ -113,10 +138,16 @@ def _one(
     x0, y0, x1, y1 = 0, 0, store.bucket.width, store.bucket.height
     if rng.random() < 0.75:
         weights = np.array([3.0 if CLASS_NAMES[label] in THIN else 1.0 for label in labels])
-        chosen = ids == int(rng.choice(len(labels), p=weights / weights.sum())) + 1
+        number = int(rng.choice(len(labels), p=weights / weights.sum()))
+        chosen, least_px = ids == number + 1, LEAST_WINDOW_PX
         if chosen.sum() < 15:
             return None
-        x0, y0, x1, y1 = window(rng, (x1, y1), box_of(chosen))
+        if CLASS_NAMES[labels[number]] in IN_PARTS and rng.random() < PARTS_SHARE:
+            chosen, least_px = part_of(rng, chosen), LEAST_PART_WINDOW_PX
+            if chosen.sum() < 8:
+                return None
+            ids = np.where(chosen, number + 1, np.where(ids == number + 1, 0, ids))
+        x0, y0, x1, y1 = window(rng, (x1, y1), box_of(chosen), least_px)
     shrink = cv2.INTER_AREA if x1 - x0 > size else cv2.INTER_CUBIC
     image = cv2.resize(store.images[index, y0:y1, x0:x1], (size, size), interpolation=shrink)
     part = ids[y0:y1, x0:x1]
@@ -124,7 +155,7 @@ def _one(
     found = []
     for i, label in enumerate(labels):
         mine = (part == i + 1).astype(np.float32)
-        if mine.sum() < 15 or mine.sum() < 0.5 * (ids == i + 1).sum():
+        if mine.sum() < 8 or mine.sum() < 0.5 * (ids == i + 1).sum():
             continue
         mask = cv2.resize(mine, (size, size), interpolation=cv2.INTER_LINEAR) >= 0.5
         if mask.sum() < 20:

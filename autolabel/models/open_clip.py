@@ -35,8 +35,8 @@ _CPU_CROPS, _MOST_CROPS = 16, 512
 class ClipOptions:
     """``templates`` for the phrases, ``style`` of the crops, ``batch`` crops of one forward pass (None: found).
 
-    Labels with a lower probability than ``min_prob`` are not to be trusted. ``mirrored``: a crop's vector is the mean of
-    its own and that of the crop mirrored along its diagonal.
+    Labels with a lower probability than ``min_prob`` are not to be trusted. ``mirrored``: a crop's vector is the mean
+    of its own and that of the crop mirrored along its diagonal.
     """
 
     templates: tuple[str, ...]

@@ -21,11 +21,11 @@ from autolabel.types import RGB, Float, Mask, Segments
 
 WINDOW_ZOOM: Final = 2.0
 """Side of a window in longer sides of its box."""
-THIN: Final = 0.1
-"""A mask with a smaller area than this share of a square with its length is of something thin, or winding."""
+THIN: Final = 0.05
+"""A mask with a smaller area than this share of a square with its length is of something thin."""
 _SPLIT: Final = 0.75
-"""A thin mask is looked at in two parts along each side of its box that is longer than this many least windows."""
-_OVERLAP: Final = 0.12
+"""A thin mask is looked at in parts along each side of its box that is longer than this many closest windows."""
+_OVERLAP: Final = 0.25
 """What a part has of its neighbour, as a share of its own side, and two px more."""
 _LEAST_AREA_PX: Final = 4
 """A part with less of the mask prompts nothing."""
@@ -36,7 +36,8 @@ def segment_in_views(
 ) -> Sequence[Segments]:
     """Segment boxes; in large images in windows round them, so that a thin mask keeps its resolution.
 
-    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``.
+    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``. One that
+    has learnt what a part of a thin thing is may ask for closer windows there, ``closer_px``.
     """
     least_px: int | None = getattr(model, "window_px", None) or getattr(model, "input_px", None)
     zoom = float(getattr(model, "window_zoom", None) or WINDOW_ZOOM)
@@ -74,19 +75,20 @@ def _in_windows(model: Any, image: RGB, boxes_xyxy: Float, least_px: int, zoom: 
 def _look_closer(model: Any, image: RGB, first: Segments, least_px: int, zoom: float) -> Segments:
     """Make the masks of long, thin things again, each in parts that are prompted by what the first one shows there.
 
-    A mask is then all its parts, its score their mean.
+    A mask is then all its parts, its score their mean. They are halves where the model asks for nothing else.
     """
     from pycocotools import mask as coco_mask
 
+    closer_px: int | None = getattr(model, "closer_px", None)
     parts: list[Float] = []
     owners: list[int] = []
     for row, mask in enumerate(first.masks):
-        found = parts_of_thin(mask, least_px)
+        found = parts_of_thin(mask, closer_px) if closer_px else parts_of_thin(mask, least_px, most=2)
         parts += found
         owners += [row] * len(found)
     if not parts:
         return first
-    second = _in_windows(model, image, np.stack(parts), least_px, zoom)
+    second = _in_windows(model, image, np.stack(parts), closer_px or least_px, zoom)
     masks, scores = list(first.masks), first.scores.copy()
     for row in sorted(set(owners)):
         mine = [place for place, owner in enumerate(owners) if owner == row]
@@ -97,21 +99,26 @@ def _look_closer(model: Any, image: RGB, first: Segments, least_px: int, zoom: f
     return Segments(tuple(masks), scores)
 
 
-def parts_of_thin(mask: Mask, least_px: int) -> list[Float]:
-    """Boxes ``(4,)`` px round the parts of a mask in the halves of its box, or quarters; none unless long and thin.
+def parts_of_thin(mask: Mask, least_px: int, most: int | None = None) -> list[Float]:
+    """Boxes ``(4,)`` px round the parts of a mask in equal pieces of its box; none unless it is long and thin.
 
-    It is long if it is longer than a window has to be: no closer one would show more of it.
+    A piece fills most of a window of ``least_px``; of long sides there are ``most`` pieces, if that is given, which are
+    larger then.
     """
     box = mask_boxes([mask])[0]
     if np.isnan(box).any():
         return []
     low = box[:2].astype(int)
     extent = box[2:].astype(int) - low
-    if extent.max() <= least_px or mask.area >= THIN * float(extent.max()) ** 2:
+    if extent.max() <= _SPLIT * least_px or mask.area >= THIN * float(extent.max()) ** 2:
         return []
     x0, y0, x1, y1 = box.astype(int).tolist()
     inside = crop_of(mask, runs_of(mask), (x0, y0, x1, y1))
-    columns, rows = (_spans(int(length), 2 if length > _SPLIT * least_px else 1) for length in extent)
+    counts = np.ceil(extent / (_SPLIT * least_px)).astype(int)
+    columns, rows = (
+        _spans(int(length), int(count if most is None else min(count, most)))
+        for length, count in zip(extent, counts, strict=True)
+    )
     parts: list[Float] = []
     for top, bottom in rows:
         for left, right in columns:

@@ -74,7 +74,10 @@ def test_a_crop_seen_from_two_sides_is_judged_as_its_mirror_image(checkpoint, cp
     [
         ("templates=a photo", "every template needs exactly one {}"),
         ("square=round", "option square must be one of expand, pad, off, got 'round'"),
-        ("tilt=1", "unknown option tilt; known: background, batch, context, min_prob, mirrored, square, templates, weights"),
+        (
+            "tilt=1",
+            "unknown option tilt; known: background, batch, context, min_prob, mirrored, square, templates, weig",
+        ),
         ("min_prob=1.5", "option min_prob must be in"),
     ],
 )
