@@ -250,17 +250,9 @@ def diagonal(width: int, height: int) -> RGB:
     return image
 
 
-class Finer(Coarse):
-    """One that asks for closer windows where a mask is thin."""
-
-    closer_px = 60
-
-
-@pytest.mark.parametrize(("model", "calls", "better"), [(Coarse(), [1, 3], 1.15), (Finer(), [1, 13], 2.0)])
-def test_a_long_thin_mask_is_made_again_in_closer_windows(
-    monkeypatch: pytest.MonkeyPatch, model: Coarse, calls: list[int], better: float
-) -> None:
+def test_a_long_thin_mask_is_made_again_in_closer_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     image, box = diagonal(1600, 1200), np.array([[100, 50, 500, 253]], np.float32)
+    model = Coarse()
     (segments,) = segment_in_views(model, [image], [box], ON)
     monkeypatch.setattr(windows, "THIN", 0.0)
     (once,) = segment_in_views(Coarse(), [image], [box], ON)
@@ -270,8 +262,8 @@ def test_a_long_thin_mask_is_made_again_in_closer_windows(
         found = mask.decode()
         return float((found & true).sum() / (found | true).sum())
 
-    assert model.calls == calls  # the box, then parts of the line, some of which share a window
-    assert iou(segments.masks[0]) > better * iou(once.masks[0])
+    assert model.calls == [1, 3]  # the box, then parts of the line, two of which share a window
+    assert iou(segments.masks[0]) > 1.15 * iou(once.masks[0])
     assert segments.scores.tolist() == [0.5]
 
 
@@ -287,10 +279,8 @@ def test_a_long_thin_mask_is_made_again_in_closer_windows(
     ],
 )
 def test_parts_of_a_thin_mask_hold_all_of_it(mask: np.ndarray, parts: int) -> None:
-    found = parts_of_thin(Mask.encode(mask), 100, most=2)
+    found = parts_of_thin(Mask.encode(mask), 100)
     assert len(found) == parts
-    if parts:
-        assert len(parts_of_thin(Mask.encode(mask), 100)) > parts  # of 200 px, three pieces of which none is above 75
     inside = np.zeros_like(mask)
     for x0, y0, x1, y1 in (part.astype(int).tolist() for part in found):
         assert 0 <= x0 < x1 <= 300

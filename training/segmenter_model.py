@@ -17,11 +17,9 @@ from training.runtime import half
 IMAGE_SIZE: Final = 384
 WIDTH: Final = 128
 STEM: Final = 32
-WINDOW_PX: Final = 192
+WINDOW_PX: Final = 128
 WINDOW_ZOOM: Final = 1.6
-CLOSER_PX: Final = 128
-"""Windows that a mask is made in: least side px, side in longer sides of its box, and least side px of the windows in
-which long, thin masks are made again; chosen on validation pictures."""
+"""Windows that a mask is made in: least side px, and side in longer sides of its box; chosen on validation pictures."""
 
 
 def _positions(channels: int) -> dict[str, Any]:
@@ -71,11 +69,8 @@ def configuration(image_size: int = IMAGE_SIZE) -> dict[str, Any]:
             "compile_image_encoder": False,
         },
         # Read by autolabel alone: a model this small leaves specks far from its box, it was trained on boxes only, and
-        # its few cells must lie close round a defect, closer still round a thin one.
-        "autolabel": {
-            "margin": "0.1", "points": "false",
-            "window": str(WINDOW_PX), "zoom": str(WINDOW_ZOOM), "closer": str(CLOSER_PX),
-        },
+        # its few cells must lie close round a defect.
+        "autolabel": {"margin": "0.1", "points": "false", "window": str(WINDOW_PX), "zoom": str(WINDOW_ZOOM)},
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from training.detector_data import to_input
 from training.generator import CLASS_NAMES
 from training.natural import Labelled, natural_set
 from training.segmenter_data import Batch, SegmenterBatches
-from training.segmenter_model import CLOSER_PX, IMAGE_SIZE, WINDOW_PX, WINDOW_ZOOM, build, predict, save_folder
+from training.segmenter_model import IMAGE_SIZE, WINDOW_PX, WINDOW_ZOOM, build, predict, save_folder
 from training.segmenter_warmup import SIZE, learn_boxes
 from training.stream import Stream
 
@@ -105,7 +105,6 @@ class Whole:
     input_px = IMAGE_SIZE
     window_px = WINDOW_PX
     window_zoom = WINDOW_ZOOM
-    closer_px = CLOSER_PX
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -30,7 +30,7 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
     """Load an official ``.pt``, a folder with ``config.yaml`` and weights, a repository of the hub, or ``starter``.
 
     Options: ``config`` (path or name of a configuration; otherwise chosen by the checkpoint's name), ``batch``,
-    ``boxes``, ``multimask``, ``margin``, ``points``, ``window``, ``zoom``, ``closer``. A configuration may state its
+    ``boxes``, ``multimask``, ``margin``, ``points``, ``window``, ``zoom``. A configuration may state its
     own in a table ``autolabel``.
     """
     path = _one_checkpoint(locate(ref, runtime), ref)
@@ -45,7 +45,6 @@ def load(ref: ModelRef, runtime: Runtime) -> Sam2Segmenter:
         options.flag("points", True),
         options.optional_integer("window"),
         options.optional_number("zoom", low=1.0),  # a window holds its box
-        options.optional_integer("closer"),
     )
     options.done()
     model = build(config)

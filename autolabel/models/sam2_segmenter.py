@@ -41,8 +41,7 @@ class Sam2Options:
     Without a number as many images or boxes are taken as fit on a GPU, and as are quickest on a CPU.
     With a ``margin`` a mask ends where its box does, grown by that share of the longer side; official models have none.
     ``points`` says that the model was trained with points too, as official ones are. ``window`` is the least side px
-    of what it is shown of a large image (None: its input), ``zoom`` that side in longer sides of a box (None: twice),
-    ``closer`` the least side px where long, thin masks are made again in parts (None: ``window``, and in halves).
+    of what it is shown of a large image (None: its input), ``zoom`` that side in longer sides of a box (None: twice).
     """
 
     batch: int | None
@@ -52,7 +51,6 @@ class Sam2Options:
     points: bool = True
     window: int | None = None
     zoom: float | None = None
-    closer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +103,6 @@ class Sam2Segmenter:
     def window_zoom(self) -> float | None:
         """Side of a window in longer sides of its box; None: as usual."""
         return self._options.zoom
-
-    @property
-    def closer_px(self) -> int | None:
-        """Least side px of the windows in which long, thin masks are made again in parts; None: in halves."""
-        return self._options.closer
 
     def predict_batch(self, images: Sequence[RGB], boxes_xyxy: Sequence[Float]) -> list[Segments]:
         """Return one mask and its predicted IoU for each ``(N, 4)`` px box; an image without boxes is not encoded."""

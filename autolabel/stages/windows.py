@@ -24,7 +24,7 @@ WINDOW_ZOOM: Final = 2.0
 THIN: Final = 0.05
 """A mask with a smaller area than this share of a square with its length is of something thin."""
 _SPLIT: Final = 0.75
-"""A thin mask is looked at in parts along each side of its box that is longer than this many closest windows."""
+"""A thin mask is looked at in two parts along each side of its box that is longer than this many least windows."""
 _OVERLAP: Final = 0.25
 """What a part has of its neighbour, as a share of its own side, and two px more."""
 _LEAST_AREA_PX: Final = 4
@@ -36,8 +36,7 @@ def segment_in_views(
 ) -> Sequence[Segments]:
     """Segment boxes; in large images in windows round them, so that a thin mask keeps its resolution.
 
-    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``. One that
-    has learnt what a part of a thin thing is may ask for closer windows there, ``closer_px``.
+    A segmenter may ask for windows smaller than its input, ``window_px``, and tighter ones, ``window_zoom``.
     """
     least_px: int | None = getattr(model, "window_px", None) or getattr(model, "input_px", None)
     zoom = float(getattr(model, "window_zoom", None) or WINDOW_ZOOM)
@@ -75,20 +74,19 @@ def _in_windows(model: Any, image: RGB, boxes_xyxy: Float, least_px: int, zoom: 
 def _look_closer(model: Any, image: RGB, first: Segments, least_px: int, zoom: float) -> Segments:
     """Make the masks of long, thin things again, each in parts that are prompted by what the first one shows there.
 
-    A mask is then all its parts, its score their mean. They are halves where the model asks for nothing else.
+    A mask is then all its parts, its score their mean.
     """
     from pycocotools import mask as coco_mask
 
-    closer_px: int | None = getattr(model, "closer_px", None)
     parts: list[Float] = []
     owners: list[int] = []
     for row, mask in enumerate(first.masks):
-        found = parts_of_thin(mask, closer_px) if closer_px else parts_of_thin(mask, least_px, most=2)
+        found = parts_of_thin(mask, least_px)
         parts += found
         owners += [row] * len(found)
     if not parts:
         return first
-    second = _in_windows(model, image, np.stack(parts), closer_px or least_px, zoom)
+    second = _in_windows(model, image, np.stack(parts), least_px, zoom)
     masks, scores = list(first.masks), first.scores.copy()
     for row in sorted(set(owners)):
         mine = [place for place, owner in enumerate(owners) if owner == row]
@@ -99,11 +97,10 @@ def _look_closer(model: Any, image: RGB, first: Segments, least_px: int, zoom: f
     return Segments(tuple(masks), scores)
 
 
-def parts_of_thin(mask: Mask, least_px: int, most: int | None = None) -> list[Float]:
-    """Boxes ``(4,)`` px round the parts of a mask in equal pieces of its box; none unless it is long and thin.
+def parts_of_thin(mask: Mask, least_px: int) -> list[Float]:
+    """Boxes ``(4,)`` px round the parts of a mask in the halves of its box, or quarters; none unless long and thin.
 
-    A piece fills most of a window of ``least_px``; of long sides there are ``most`` pieces, if that is given, which are
-    larger then.
+    It is long if it fills most of a window: a closer one shows more of it.
     """
     box = mask_boxes([mask])[0]
     if np.isnan(box).any():
@@ -114,11 +111,7 @@ def parts_of_thin(mask: Mask, least_px: int, most: int | None = None) -> list[Fl
         return []
     x0, y0, x1, y1 = box.astype(int).tolist()
     inside = crop_of(mask, runs_of(mask), (x0, y0, x1, y1))
-    counts = np.ceil(extent / (_SPLIT * least_px)).astype(int)
-    columns, rows = (
-        _spans(int(length), int(count if most is None else min(count, most)))
-        for length, count in zip(extent, counts, strict=True)
-    )
+    columns, rows = (_spans(int(length), 2 if length > _SPLIT * least_px else 1) for length in extent)
     parts: list[Float] = []
     for top, bottom in rows:
         for left, right in columns:
