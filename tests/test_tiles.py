@@ -232,13 +232,13 @@ def test_a_segmenter_may_ask_for_small_windows_close_round_its_boxes() -> None:
 
 
 class Coarse(BrightThings):
-    """A segmenter whose masks have 100 × 100 cells, as it is shown images or windows; a cell is bright or dark."""
+    """A segmenter whose masks have 84 × 84 cells, as it is shown images or windows; a cell is bright or dark."""
 
     def _segment(self, image: RGB, boxes: Float) -> Segments:
         bright = image[..., 0] > 128
         height, width = bright.shape
-        rows, cols = (np.arange(length) * 100 // length for length in (height, width))
-        cells = np.zeros((100, 100), np.bool_)
+        rows, cols = (np.arange(length) * 84 // length for length in (height, width))
+        cells = np.zeros((84, 84), np.bool_)
         cells[rows[np.nonzero(bright)[0]], cols[np.nonzero(bright)[1]]] = True
         return Segments(tuple(Mask.encode(cells[rows][:, cols]) for _ in boxes), np.full(len(boxes), 0.5, np.float32))
 
@@ -263,7 +263,7 @@ def test_a_long_thin_mask_is_made_again_in_closer_windows(monkeypatch: pytest.Mo
         return float((found & true).sum() / (found | true).sum())
 
     assert model.calls == [1, 3]  # the box, then parts of the line, two of which share a window
-    assert iou(segments.masks[0]) > 1.15 * iou(once.masks[0])
+    assert iou(segments.masks[0]) > 1.25 * iou(once.masks[0])
     assert segments.scores.tolist() == [0.5]
 
 
