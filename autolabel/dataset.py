@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +131,16 @@ class Run:
         """Return the failure ledger: every image that could not be labelled, and why, in the order of their paths."""
         return [place.failure for _, place in sorted(self._places().items()) if place.failure is not None]
 
-    def proposals(self) -> Iterator[ImageProposals]:
-        """Iterate over what the models said before any threshold, in the order of the images' paths."""
-        places = [(path, place) for path, place in self._places().items() if place.failure is None]
+    def proposals(self, among: Container[str] | None = None) -> Iterator[ImageProposals]:
+        """Iterate over what the models said before any threshold, in the order of the images' paths.
+
+        ``among`` are the paths wanted; None: all.
+        """
+        places = [
+            (path, place)
+            for path, place in self._places().items()
+            if place.failure is None and (among is None or path in among)
+        ]
         loaded: dict[int, dict[str, ImageProposals]] = {}
         for path, place in sorted(places):
             if place.shard not in loaded:
@@ -282,34 +289,33 @@ class Tables:
     def annotated(self, resolved: Resolved) -> list[AnnotatedImage]:
         """Return each image with its annotations."""
         found: list[list[Annotation]] = [[] for _ in self.rows]
-        for place, proposal in enumerate(map(int, resolved.proposals)):
-            row = int(self.detected.images[proposal])
-            label = int(resolved.label_ids[place]), resolved.labels[place]
-            settled = None if resolved.boxes_xyxy is None else Box(*resolved.boxes_xyxy[place].tolist())
-            found[row].append(self.annotation(proposal, resolved.ids[place], label, settled))
+        kept = resolved.proposals
+        # To Python's numbers all at once: numpy takes ten times as long for one at a time, and a run has many.
+        own = self.detected.boxes_xyxy[kept].tolist()
+        settled = own if resolved.boxes_xyxy is None else resolved.boxes_xyxy.tolist()
+        scores = self.detected.class_scores[kept].tolist()
+        probs = None if self.classified.probs is None else self.classified.probs[kept].tolist()
+        mask_scores = self.segmented.scores[kept].tolist()
+        masks = [self.segmented.masks[proposal] for proposal in kept.tolist()]
+        for place, row in enumerate(self.detected.images[kept].tolist()):
+            found[row].append(
+                Annotation(
+                    id=resolved.ids[place],
+                    image_id=self.rows[row].image_id,
+                    box=Box(*settled[place]),
+                    detector_box=None if settled[place] == own[place] else Box(*own[place]),
+                    label_id=int(resolved.label_ids[place]),
+                    label=resolved.labels[place],
+                    score=max(scores[place]),
+                    phrase_scores=tuple(scores[place]),
+                    class_probs=None if probs is None else tuple(probs[place]),
+                    mask=masks[place],
+                    mask_score=None if masks[place] is None else mask_scores[place],
+                )
+            )
         return [
             AnnotatedImage(_image(row), tuple(annotations)) for row, annotations in zip(self.rows, found, strict=True)
         ]
-
-    def annotation(self, proposal: int, uid: str, label: tuple[int, str], settled: Box | None = None) -> Annotation:
-        """Return one proposal as an annotation, with its settled box; None where that is the detector's."""
-        own = Box(*self.detected.boxes_xyxy[proposal].tolist())
-        scores = self.detected.class_scores[proposal]
-        probs = self.classified.probs
-        mask = self.segmented.masks[proposal]
-        return Annotation(
-            id=uid,
-            image_id=self.rows[int(self.detected.images[proposal])].image_id,
-            box=settled or own,
-            detector_box=own if settled is not None and settled != own else None,
-            label_id=label[0],
-            label=label[1],
-            score=float(scores.max()),
-            phrase_scores=tuple(scores.tolist()),
-            class_probs=None if probs is None else tuple(probs[proposal].tolist()),
-            mask=mask,
-            mask_score=None if mask is None else float(self.segmented.scores[proposal]),
-        )
 
     def proposals(self, place: int) -> ImageProposals:
         """Return all proposals of one image."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from autolabel import columns, parquet
 from autolabel.errors import StoreError
@@ -109,7 +110,7 @@ class StageNotes:
 class Detected:
     """Proposals of a shard: ``images`` ``(N,)`` places of their images, boxes ``(N, 4)`` px, scores ``(N, K)``."""
 
-    images: np.ndarray[Any, np.dtype[np.int32]]
+    images: NDArray[np.int32]
     boxes_xyxy: Float
     class_scores: Float
 
@@ -150,9 +151,9 @@ class Resolved:
     ``boxes_xyxy`` ``(M, 4)`` px are their boxes; None where all have the detector's.
     """
 
-    proposals: np.ndarray[Any, np.dtype[np.int32]]
+    proposals: NDArray[np.int32]
     ids: tuple[str, ...]
-    label_ids: np.ndarray[Any, np.dtype[np.int32]]
+    label_ids: NDArray[np.int32]
     labels: tuple[str, ...]
     boxes_xyxy: Float | None = None
 
