@@ -31,6 +31,7 @@ def cli(verbose: int) -> None:
       autolabel export --format coco --out labels/
       autolabel push --to label-studio --project defects
       autolabel pull && autolabel corrections          what people made of it
+      autolabel tune --out line-3.toml                 thresholds that fit that, for the next batch
 
     Commands without a RUN use the one that the last `autolabel run` in this directory made.
     """
@@ -45,6 +46,7 @@ for _command in (
     results.report,
     results.export,
     results.evaluate,
+    results.tune,
     noise.noise,
     review.review,
     sync.push,

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
+from autolabel.candidates import candidates, gates_of
 from autolabel.errors import UsageError
-from autolabel.geometry import mask_boxes
-from autolabel.ontology import Ontology
 from autolabel.scores import Precision, Scores
-from autolabel.stages.resolve import Gates, resolve, settled_boxes
 from autolabel.truth import match_categories, match_images, read_coco
 from autolabel.types import Annotation, Box, Mask
 
@@ -245,38 +245,18 @@ def _record(box: Box, label: int, confidence: float, mask: Mask | None) -> dict[
 
 
 def _proposal_records(run: Run, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Resolve every stored proposal of the numbered images as the recipe does, but with all thresholds at 0."""
-    thresholds = run.manifest.resolved["thresholds"]
-    overlaps = {name: thresholds[name] for name in ("nms_iou", "cross_class_iou")}
-    floors = tuple(replace(c, min_score=None, min_prob=None, min_area_px=None) for c in run.ontology.all_classes)
-    gates = Gates.of(Ontology(floors), min_score=0.0, min_prob=0.0, min_area_px=0.0, **overlaps)
-    count, assign = len(run.ontology.classes), run.manifest.assign
-    from_masks = thresholds.get("boxes") == "mask"
-    records: list[dict[str, Any]] = []
-    for one in run.proposals():
-        if (number := numbers.get(one.image.path)) is None:
-            continue
-        boxes, probs = one.boxes_xyxy, one.class_probs
-        if from_masks:
-            boxes = settled_boxes(boxes, mask_boxes(one.masks), one.mask_scores)
-        kept = resolve(
-            one.boxes_xyxy,
-            one.class_scores,
-            probs,
-            gates=gates,
-            assign=assign,  # type: ignore[arg-type]  # the manifest keeps it as text
-            class_count=count,
-            settled_xyxy=boxes,
+    """Settle every stored proposal of the numbered images as the recipe does, but with all thresholds at 0."""
+    given = gates_of(run)
+    none = np.zeros_like(given.min_score)
+    found = candidates(run, replace(given, min_score=none, min_prob=none, min_area_px=none), numbers)
+    records = [
+        _record(Box(*box), label, confidence, mask) | {"image_id": numbers[one.image.path]}
+        for one in found
+        for box, label, confidence, mask in zip(
+            one.boxes_xyxy.tolist(), one.label_ids.tolist(), one.confidences.tolist(), one.masks, strict=True
         )
-        for place, label in zip(kept.kept.tolist(), kept.labels.tolist(), strict=True):
-            record = _record(
-                Box(*boxes[place].tolist()),
-                label,
-                float(one.class_scores[place].max() * (1.0 if probs is None else probs[place, label])),
-                one.masks[place],
-            )
-            records.append(record | {"id": len(records) + 1, "image_id": number})
-    return records
+    ]
+    return [record | {"id": number} for number, record in enumerate(records, start=1)]
 
 
 def _class_result(name: str, counts: Counter[str], box: Precision | None, mask: Precision | None) -> ClassResult:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from autolabel.models.catalogue import Row
     from autolabel.models.doctor import Check
     from autolabel.models.registry import Backend
+    from autolabel.tuning import Outcome, Tuning
 
 # Eight digits of a commit are enough to read; --json has them all.
 _COMMIT = re.compile(r"(@[0-9a-f]{8})[0-9a-f]{32}")
@@ -172,3 +175,40 @@ def agreement_table(found: Agreement) -> Table:
             f"{row.minutes:.1f}" if row.minutes else "–",
         )
     return table
+
+
+def tuning_table(found: Tuning) -> Table:
+    """List what each class's threshold comes to, and what a better one would on images not looked at."""
+    table = Table(
+        title=f"{found.images} images, by {_plain(PurePath(found.against).name)}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,  # ten columns fit into eighty characters without lines between them
+    )
+    f = f"\nF{found.beta:g}"
+    table.add_column("\nclass", overflow="fold")
+    heads = ("\nobjects", "min\nscore", "now\nprec.", "\nrecall", f, "better\nscore", "then\nprec.", "\nrecall", f)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+
+    def figures(outcome: Outcome) -> list[str]:
+        ratios = (outcome.precision, outcome.recall, outcome.f(found.beta))
+        return ["–" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+
+    for row in found.classes:
+        objects = str(row.now.true_positives + row.now.misses)
+        better = ["–"] if row.suggested is None else [f"[bold]{row.suggested:.2f}[/bold]", *figures(row.expected)]
+        table.add_row(_plain(row.name), objects, f"{row.min_score:.2f}", *figures(row.now), *better)
+    table.add_section()
+    total = str(found.now.true_positives + found.now.misses)
+    table.add_row("all", total, "", *figures(found.now), "", *figures(found.expected), style="bold")
+    return table
+
+
+def tuning_reasons(found: Tuning) -> list[str]:
+    """Say why classes keep their thresholds, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in found.classes:
+        if row.reason:
+            reasons.setdefault(row.reason, []).append(_plain(row.name))
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]

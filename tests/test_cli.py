@@ -3,33 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import autolabel
-from autolabel import cli
-from tests.conftest import Models, write_pictures
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.conftest import Call, Models, write_pictures
 
 
 @pytest.fixture
-def call(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(command: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Call the command line in this process with the fakes as models; returns exit code, stdout, stderr."""
     fakes = Models()
     run = autolabel.run
     monkeypatch.setattr("autolabel.runner.run", lambda *args, **settings: run(*args, **{**settings, **fakes}))
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["autolabel", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return invoke
+    return command
 
 
 def test_help_needs_no_torch() -> None:
@@ -38,13 +26,13 @@ def test_help_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "resolve", "show", "export", "report", "eval", "models", "models pull", "doctor"]
+    "name", ["run", "resolve", "show", "export", "report", "eval", "tune", "models", "models pull", "doctor"]
 )
-def test_every_command_has_help_with_examples(call: Call, command: str) -> None:
-    code, out, _ = call(*command.split(), "--help")
+def test_every_command_has_help_with_examples(call: Call, name: str) -> None:
+    code, out, _ = call(*name.split(), "--help")
     assert code == 0
     assert "Examples:\n" in out
-    assert f"autolabel {command}" in out
+    assert f"autolabel {name}" in out
 
 
 def test_as_typed_it_labels_the_images_folder(call: Call, workspace: Path) -> None:

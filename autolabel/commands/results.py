@@ -1,4 +1,4 @@
-"""``export``, ``report``, ``eval``: what comes out of a run."""
+"""``export``, ``report``, ``eval``, ``tune``: what comes out of a run."""
 
 from __future__ import annotations
 
@@ -120,6 +120,56 @@ def evaluate(run: Path | None, against: Path, ranked: str, quiet: bool, as_json:
     screen.emit(result.to_json())
     if not screen.quiet:
         print_result(result, screen.out)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="COCO ground truth (.json).  [default: the images that people finished]",
+)
+@click.option(
+    "--beta",
+    type=click.FloatRange(0.1, 10),
+    default=1.0,
+    show_default=True,
+    help="How many times recall counts as precision; 2: rather delete boxes than draw them.",
+)
+@click.option("--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Recipe (.toml) to write.")
+@output_options
+def tune(run: Path | None, against: Path | None, beta: float, out: Path | None, quiet: bool, as_json: bool) -> None:
+    """Find the thresholds that fit what people corrected in a RUN: for each class, the detector's score to ask for.
+
+    No model runs, and nothing of the RUN is changed. Figures of a better threshold are of images that had no part in
+    choosing it.
+
+    \b
+    Examples:
+      autolabel pull && autolabel tune
+      autolabel tune --beta 2 --out line-3.toml
+      autolabel resolve --recipe line-3.toml           this run: what people decided stays
+      autolabel run more/ --recipe line-3.toml         the next batch
+    """
+    import tomli_w
+
+    from autolabel.manifest import write_atomically
+    from autolabel.tables import tuning_reasons, tuning_table
+    from autolabel.tuning import tune as find
+
+    if out is not None and out.exists():
+        raise UsageError(f"{out} is there already, and may be somebody's work; name another --out")
+    screen, opened = screen_for(quiet, as_json), open_run(run)
+    found = find(opened, against, beta=beta)
+    screen.emit({**found.to_json(), "recipe": str(out) if out else None})
+    screen.say(tuning_table(found))
+    for line in tuning_reasons(found):
+        screen.say(line)
+    if out is not None:
+        write_atomically(out, tomli_w.dumps(found.recipe(opened)).encode())
+        screen.say(f"recipe: [bold]{out}[/bold]; 'autolabel resolve --recipe {out}', and the next batch with the same")
+    elif found.changed:
+        screen.say("write a recipe with these thresholds by --out FILE.toml")
 
 
 def _shares(split: str | None) -> tuple[float, ...] | None:

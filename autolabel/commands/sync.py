@@ -151,6 +151,8 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
     people = ", ".join(f"{name} ({count})" for name, count in found.people)
     images = counted(found.complete, "images complete")
     screen.say(f"{images}, {found.skipped} skipped, {found.minutes:.1f} minutes; by {people}")
+    if found.complete:
+        screen.say("'autolabel tune' finds the thresholds that fit them")
 
 
 def _targets(run: Run, settings: Mapping[str, Any], option: str) -> Iterator[tuple[Connector, Target, PushOptions]]:
