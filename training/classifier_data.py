@@ -36,6 +36,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     **NAMED_DISTRACTORS,
 }
 GROUP_NAMES: Final = tuple(GROUPS)
+IMAGINED_SHARE: Final = 0.5
+"""How many of the natural-size pictures are of a material that does not exist."""
+NATURAL_SHARE: Final = 0.4
+"""How many crops of a batch are of natural-size pictures, where there are any."""
 NATURAL_SEEDS: Final = TRAIN.start + 2_000_000
 FOLDER: Final = WORK / f"crops-{TRAINED.name}"
 Image = NDArray[np.uint8]
@@ -77,7 +81,7 @@ def _natural_chunk(first: int, count: int) -> None:
     crops, labels = [], []
     for seed in range(NATURAL_SEEDS + first, NATURAL_SEEDS + first + count):
         rng = np.random.default_rng([seed, 8])
-        scene = generate(seed, natural_size(seed))
+        scene = generate(seed, natural_size(seed), surface="imagined" if rng.random() < IMAGINED_SHARE else None)
         boxes = [(box_of(i.mask), GROUP_NAMES.index(i.label)) for i in scene.instances]
         wanted: list[tuple[Window, int]] = [((*map(float, box),), label) for box, label in boxes]  # type: ignore[misc]
         for kind, window in scene.distractors:
@@ -126,7 +130,7 @@ class CropBatches:
 
 @dataclass(slots=True)
 class CropStream:
-    """Random training crops: half of the stored pictures, half of natural-size ones where there are any."""
+    """Random training crops of stored and of natural-size pictures."""
 
     rng: np.random.Generator
     stores: list[SceneStore]
@@ -138,7 +142,7 @@ class CropStream:
         crops: list[Image] = []
         labels: list[int] = []
         while len(crops) < size:
-            made = self._natural() if len(self.natural) and self.rng.random() < 0.5 else self._stored()
+            made = self._natural() if len(self.natural) and self.rng.random() < NATURAL_SHARE else self._stored()
             if made is not None:
                 crops.append(self._augment(made[0]))
                 labels.append(made[1])
@@ -150,7 +154,8 @@ class CropStream:
 
     def _stored(self) -> tuple[Image, int] | None:
         rng = self.rng
-        store = self.stores[int(rng.random() < 0.25)]
+        shares = np.array([len(store.finished()) for store in self.stores], np.float64)
+        store = self.stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
         index = int(rng.choice(store.finished()))
         labels = [int(k) for k in store.labels[index] if k >= 0]
         draw = rng.random()

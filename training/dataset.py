@@ -32,18 +32,20 @@ DISTRACTOR_NAMES: Final = tuple(DISTRACTORS)
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Pictures of one size: name, width and height px, how many, and the first seed (counted from the split's)."""
+    """Pictures of one size: name, width and height px, how many, the first seed, and one surface or any."""
 
     name: str
     width: int
     height: int
     count: int
     first_seed: int
+    surface: str | None = None
 
 
 BUCKETS: Final = (
     Bucket("landscape", 512, 384, 24_000, TRAIN.start),
     Bucket("square", 448, 448, 8_000, TRAIN.start + 1_000_000),
+    Bucket("imagined", 512, 384, 16_000, TRAIN.start + 3_000_000, "imagined"),
 )
 """Files are sparse: only what ``--pictures`` asks for takes room (0.8 MB a picture)."""
 
@@ -111,7 +113,8 @@ def _fill_chunk(bucket: Bucket, chunk: int) -> int:
     store = SceneStore(bucket)
     for index in range(chunk * CHUNK, min((chunk + 1) * CHUNK, bucket.count)):
         factor = 2 if index % 4 == 3 else 1  # a quarter is painted large and shrunk, as large photographs will be
-        store.put(index, generate(bucket.first_seed + index, (bucket.width * factor, bucket.height * factor)))
+        size_wh = (bucket.width * factor, bucket.height * factor)
+        store.put(index, generate(bucket.first_seed + index, size_wh, surface=bucket.surface))
     (store.folder / f"{chunk}.done").touch()
     return chunk
 
@@ -135,7 +138,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Generate the training pictures (resumable).")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--pictures", type=int, default=32_000, help="of all buckets together")
+    parser.add_argument(
+        "--pictures", type=int, default=sum(bucket.count for bucket in BUCKETS), help="of all buckets together"
+    )
     arguments = parser.parse_args()
     fill(arguments.workers, arguments.pictures)
 

@@ -22,8 +22,8 @@ from training.vocabulary import SPECIAL, prompt_for
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 CLEAN_WEIGHT: Final = 2.0
 """How much more often a picture without defects is shown: it teaches what to leave alone."""
-SCARCE: Final = ("chip", "blister", "burr")
-SCARCE_WEIGHT: Final = 2.0
+HARD: Final = ("scratch", "dent", "crack", "blister", "burr")
+HARD_WEIGHT: Final = 2.0
 """How much more often a picture of a class is shown that is found less than others."""
 STD: Final = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -78,7 +78,7 @@ class DetectorBatches:
         bucket = store.bucket
         upright = bool(rng.random() < 0.4)
         height = bucket.height
-        if bucket.name == "landscape" and rng.random() < 0.2:
+        if bucket.width > bucket.height and rng.random() < 0.2:
             height = round(bucket.width * 2 / 3)  # 3:2
         out_wh = (round(bucket.width * scale / 16) * 16, round(height * scale / 16) * 16)
         phrases = prompt_for(rng, CLASS_NAMES)
@@ -88,7 +88,7 @@ class DetectorBatches:
         images, truths = [], []
         finished = store.finished()
         weights = np.where(store.clean(finished), CLEAN_WEIGHT, 1.0)
-        weights[store.shows(finished, SCARCE)] = SCARCE_WEIGHT
+        weights[store.shows(finished, HARD)] = HARD_WEIGHT
         for index in rng.choice(finished, size, replace=False, p=weights / weights.sum()):
             image, boxes, labels = augment(rng, store, int(index), out_wh, height / bucket.height, upright)
             kept = [i for i, k in enumerate(labels) if k in named]

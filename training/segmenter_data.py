@@ -18,12 +18,18 @@ from training.generator import CLASS_NAMES, box_of
 
 THIN: Final = ("scratch", "crack")
 IN_PARTS: Final = (*THIN, "burr")
+SHAPED: Final = ("dent", "blister", "missing screw", "burr")
+"""Defects whose outline the box does not give away, and which were learnt least."""
+WEIGHTS: Final = {**dict.fromkeys(THIN, 1.5), **dict.fromkeys(SHAPED, 2.0)}
+"""How much more often a window lies round such a defect than round another of the same picture."""
+CLOSE: Final = 0.85
+"""How often a picture is cut round a defect and not shown whole."""
 PARTS_SHARE: Final = 0.6
 """How often a window round such a defect shows a part of it: long, thin masks are made again in parts (ADR 20)."""
 PART_PX: Final = (20.0, 110.0)
 CENTRED: Final = 0.5
 """How often a window lies round the middle of its defect, as the product's do that hold no other box."""
-LEAST_WINDOW_PX: Final = (110.0, 380.0)
+LEAST_WINDOW_PX: Final = (110.0, 300.0)
 LEAST_PART_WINDOW_PX: Final = (56.0, 160.0)
 
 
@@ -94,12 +100,12 @@ def window(
 ) -> tuple[int, int, int, int]:
     """Random part of a picture that holds ``box``, as the product cuts them.
 
-    Mostly about twice the longer side of the box and never less than the model's input, which is 130 px or more of a
-    photograph once that is as small as the stored pictures.
+    Mostly 1.4 to 2.3 times the longer side of the box and never less than the product's least window, which is 110 px
+    or more once its photograph is as small as the stored pictures.
     """
     aspect = float(np.exp(rng.uniform(-0.2, 0.2)))
     least = float(np.exp(rng.uniform(*np.log(least_px))))
-    side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.4, 2.8)), least)
+    side = max(max(box[2] - box[0], box[3] - box[1]) * float(rng.uniform(1.4, 2.3)), least)
     centred = bool(rng.random() < CENTRED)
     spans = []
     for low, high, extent, wanted in (
@@ -130,14 +136,14 @@ def part_of(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.boo
 def _one(
     rng: np.random.Generator, store: SceneStore, index: int, size: int
 ) -> tuple[NDArray[np.uint8], list[tuple[NDArray[np.float32], NDArray[np.bool_], int]]] | None:
-    """Cut a picture, a quarter of the time whole, else round one of its defects, thin ones more often than others."""
+    """Cut a picture round one of its defects, some kinds more often than others; now and then leave it whole."""
     labels = [int(label) for label in store.labels[index] if label >= 0]
     if not labels:
         return None
     ids = np.asarray(store.ids[index])
     x0, y0, x1, y1 = 0, 0, store.bucket.width, store.bucket.height
-    if rng.random() < 0.75:
-        weights = np.array([3.0 if CLASS_NAMES[label] in THIN else 1.0 for label in labels])
+    if rng.random() < CLOSE:
+        weights = np.array([WEIGHTS.get(CLASS_NAMES[label], 1.0) for label in labels])
         number = int(rng.choice(len(labels), p=weights / weights.sum()))
         chosen, least_px = ids == number + 1, LEAST_WINDOW_PX
         if chosen.sum() < 15:

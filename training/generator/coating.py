@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.generator.defects import Mask, Scenery, ellipse, full_mask, log_uniform, unit_of
-from training.generator.fields import Field, fractal
+from training.generator.defects import Mask, Scenery, ellipse, full_mask, unit_of
+from training.generator.fields import Field, fractal, log_uniform
 from training.generator.surfaces import Canvas
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.generator import strokes
-from training.generator.fields import Field, fractal, smooth
+from training.generator.fields import Field, fractal, log_uniform, smooth, unit_px
 from training.generator.surfaces import Canvas
 
 Mask = NDArray[np.bool_]
@@ -34,14 +34,9 @@ class Scenery:
 Defect = Callable[[np.random.Generator, Canvas, Scenery], "Mask | None"]
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw a size between two sizes, small and large ones alike."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 def unit_of(canvas: Canvas) -> float:
     """Side px of a square as large as the picture: what sizes are fractions of."""
-    return float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
+    return unit_px(*canvas.shape[:2])
 
 
 def _shift(field: Field, dx: float, dy: float) -> Field:

@@ -9,7 +9,7 @@ from training.generator.coating import blister, chip
 from training.generator.defects import DEFECTS, Defect
 from training.generator.distractors import DISTRACTORS, FIRST_DISTRACTORS, Distractor
 from training.generator.fittings import burr, missing_screw
-from training.generator.surfaces import FIRST_SURFACES, MORE_SURFACES, SURFACES, Surface, ceramic
+from training.generator.surfaces import FIRST_SURFACES, MORE_SURFACES, TEST_ONLY_SURFACES, Surface, ceramic
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ SECOND: Final = Edition(
     {**DEFECTS, "chip": chip, "blister": blister, "missing screw": missing_screw, "burr": burr},
     {"scratch": 1.8, "crack": 1.5},
     FIRST_SURFACES | MORE_SURFACES,
-    {name: surface for name, surface in SURFACES.items() if name not in FIRST_SURFACES | MORE_SURFACES},
+    dict(TEST_ONLY_SURFACES),
     dict(DISTRACTORS),
     fine=True,
     perspective=0.35,

@@ -9,6 +9,16 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a size between two sizes, small and large ones alike."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def unit_px(height: int, width: int) -> float:
+    """Side px of a square as large as the picture: what sizes are fractions of."""
+    return float(np.sqrt(height * width))
+
+
 def white(rng: np.random.Generator, height: int, width: int) -> Field:
     """Gaussian white noise, mean 0, standard deviation 1."""
     return rng.standard_normal((height, width), dtype=np.float32)

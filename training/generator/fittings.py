@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.generator.defects import Mask, Scenery, full_mask, log_uniform, unit_of
-from training.generator.fields import Field
+from training.generator.defects import Mask, Scenery, full_mask, unit_of
+from training.generator.fields import Field, log_uniform
 from training.generator.surfaces import Canvas
 
 

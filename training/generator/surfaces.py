@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.generator.fields import Field, fractal, ramp, smooth, streaks, white
+from training.generator.fields import Field, fractal, ramp, smooth, streaks, unit_px, white
+from training.generator.imagined import imagined
 
 Canvas = NDArray[np.float32]
 Surface = Callable[[np.random.Generator, int, int], Canvas]
@@ -29,13 +30,9 @@ def _metal_tint(rng: np.random.Generator) -> tuple[float, float, float]:
     return (1.0 + warm, 1.0, 1.0 - warm)
 
 
-def _unit(height: int, width: int) -> float:
-    return float(np.sqrt(height * width))
-
-
 def brushed_metal(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Steel or aluminium with a grain in one direction and a broad sheen."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     angle = 0.0 if rng.random() < 0.5 else float(rng.uniform(-90, 90))
     grain = 0.7 * streaks(rng, height, width, int(unit * rng.uniform(0.06, 0.3)), angle)
     grain += 0.5 * streaks(rng, height, width, int(unit * 0.03), angle)
@@ -46,7 +43,7 @@ def brushed_metal(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def painted(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Opaque paint with faint orange peel."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.02, 0.75), rng.uniform(0.35, 0.9)
     if rng.random() < 0.35:
         saturation = rng.uniform(0.0, 0.08)
@@ -58,7 +55,7 @@ def painted(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def cast(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Grey casting with an irregular, slightly relief-lit skin."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     relief = fractal(rng, height, width, unit * rng.uniform(0.02, 0.05), 4)
     shade = cv2.Sobel(relief, cv2.CV_32F, 1, 1, ksize=3)
     shade = shade / (shade.std() + 1e-6)
@@ -69,7 +66,7 @@ def cast(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def sandblasted(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Rough blasted metal: fine grain without direction."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     grain = white(rng, height, width)
     cell = max(0.6, unit * rng.uniform(0.0008, 0.0022))
     grain = cv2.GaussianBlur(grain, (0, 0), cell)
@@ -84,7 +81,7 @@ def glossy(rng: np.random.Generator, height: int, width: int) -> Canvas:
     base = painted(rng, height, width)
     if rng.random() < 0.4:
         base = _tint(np.full((height, width), rng.uniform(0.06, 0.2), np.float32), (1.0, 1.0, 1.03))
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     lamps = np.zeros((height, width), np.float32)
     for _ in range(int(rng.integers(1, 4))):
         centre = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
@@ -97,7 +94,7 @@ def glossy(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def wood(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Planed board with rings and fibres."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     warp = fractal(rng, height, width, unit * 0.6, 2)
     along = ramp(height, width, rng.choice([0.0, np.pi / 2]) + rng.uniform(-0.1, 0.1))
     rings = np.sin(rng.uniform(9, 26) * (along + 0.11 * warp))
@@ -111,7 +108,7 @@ def wood(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def concrete(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Cement with mottling, sand grain and small dark pores too small to be holes."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     grey = rng.uniform(0.5, 0.72) + 0.035 * fractal(rng, height, width, unit * 0.25, 5)
     grain = cv2.GaussianBlur(white(rng, height, width), (0, 0), max(0.6, unit * 0.0012))
     grey = grey + rng.uniform(0.015, 0.035) * grain / (grain.std() + 1e-6)
@@ -120,7 +117,7 @@ def concrete(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def fabric(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Woven cloth: crossing threads with small irregularities."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     period = max(3.0, unit * rng.uniform(0.009, 0.018))
     bend = 1.2 * fractal(rng, height, width, unit * 0.3, 2)
     xs = np.arange(width, dtype=np.float32)[None, :] + bend
@@ -135,7 +132,7 @@ def fabric(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def ceramic(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Glazed tiles with grout lines; kept out of training, so that a test shows an unseen material."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     grey = rng.uniform(0.7, 0.88) + 0.02 * fractal(rng, height, width, unit * 0.2, 4)
     tile = _tint(grey.astype(np.float32), (1.0, rng.uniform(0.95, 1.0), rng.uniform(0.88, 1.0)))
     step = int(unit * rng.uniform(0.35, 0.6))
@@ -150,7 +147,7 @@ def ceramic(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def galvanized(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Zinc coating with the patchwork of its crystals (spangle)."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     cell = max(4.0, unit * rng.uniform(0.02, 0.06))
     rows, cols = max(2, int(height / cell)), max(2, int(width / cell))
     crystals = rng.standard_normal((rows, cols), dtype=np.float32)
@@ -166,7 +163,7 @@ def galvanized(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def turned(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Face of a turned part: concentric tool marks about a centre, with a rotating sheen."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     cx, cy = rng.uniform(-0.5, 1.5) * width, rng.uniform(-0.5, 1.5) * height
     xs = np.arange(width, dtype=np.float32)[None, :] - np.float32(cx)
     ys = np.arange(height, dtype=np.float32)[:, None] - np.float32(cy)
@@ -181,7 +178,7 @@ def turned(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def grained_plastic(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Moulded plastic or leather with a pebbled grain."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     relief = smooth(rng, height, width, unit * rng.uniform(0.008, 0.02))
     relief = np.minimum(relief, 0.6) + 0.3 * fractal(rng, height, width, unit * 0.02, 3)
     shade = cv2.Sobel(relief.astype(np.float32), cv2.CV_32F, 1, 1, ksize=3)
@@ -196,7 +193,7 @@ def grained_plastic(rng: np.random.Generator, height: int, width: int) -> Canvas
 
 def granite(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Polished stone of dark, grey and light grains; kept out of training."""
-    unit = _unit(height, width)
+    unit = unit_px(height, width)
     grains = smooth(rng, height, width, unit * rng.uniform(0.008, 0.016)) + 0.6 * smooth(
         rng, height, width, unit * 0.05
     )
@@ -220,4 +217,6 @@ MORE_SURFACES: Final[dict[str, Surface]] = {
     "grained_plastic": grained_plastic,
 }
 TEST_ONLY_SURFACES: Final[dict[str, Surface]] = {"ceramic": ceramic, "granite": granite}
-SURFACES: Final[dict[str, Surface]] = FIRST_SURFACES | MORE_SURFACES | TEST_ONLY_SURFACES
+TRAINING_ONLY_SURFACES: Final[dict[str, Surface]] = {"imagined": imagined}
+"""Shown by the pictures of training that ask for them by name."""
+SURFACES: Final[dict[str, Surface]] = FIRST_SURFACES | MORE_SURFACES | TEST_ONLY_SURFACES | TRAINING_ONLY_SURFACES
