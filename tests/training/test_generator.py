@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.dataset import BUCKETS
 from training.generator import CLASS_NAMES, EDITIONS, PUBLISHED, SAMPLES, TRAINED, Edition, box_of, generate
 from training.generator.defects import Scenery
+from training.generator.imagined import FIELDS, FieldMaker
 from training.generator.surfaces import SURFACES
 from training.make_hard_files import huge_header_png
 from training.make_sample_data import OUT, SPECS, coco_of, names, scene_of
@@ -101,6 +103,27 @@ def test_held_out_surfaces_never_appear_in_training(edition: Edition) -> None:
     assert not (drawn(TRAIN) | drawn(VALIDATION)) & set(edition.held_out)
     assert set(edition.held_out) <= drawn(TEST)
     assert not set(edition.surfaces) & set(edition.held_out)
+
+
+def test_imagined_surfaces_are_for_training_alone_and_no_two_are_alike() -> None:
+    for edition in EDITIONS.values():
+        assert not {"imagined"} & (set(edition.surfaces) | set(edition.held_out))
+    shown = {bucket.surface for bucket in BUCKETS}
+    assert shown == {None, "imagined"}
+    pictures = [generate(TRAIN.start + i, (48, 48), surface="imagined", defects=0).image for i in range(12)]
+    assert len({picture.mean(axis=(0, 1)).tobytes() for picture in pictures}) == 12
+    assert np.array_equal(pictures[0], generate(TRAIN.start, (48, 48), surface="imagined", defects=0).image)
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.__name__)
+def test_fields_of_imagined_surfaces_vary_at_any_size(field: FieldMaker) -> None:
+    for height, width in ((48, 64), (300, 200)):
+        for seed in range(6):
+            values = field(np.random.default_rng(seed), height, width)
+            assert values.shape == (height, width)
+            assert values.dtype == np.float32
+            assert np.isfinite(values).all()
+            assert values.std() > 0
 
 
 def test_newer_classes_come_last_so_that_indices_stay() -> None:

@@ -20,7 +20,9 @@ FieldMaker = Callable[[np.random.Generator, int, int], Field]
 
 def grains(rng: np.random.Generator, height: int, width: int) -> Field:
     """Fine noise without direction."""
-    return cv2.GaussianBlur(white(rng, height, width), (0, 0), log_uniform(rng, 0.5, 0.006 * unit_px(height, width)))
+    return cv2.GaussianBlur(
+        white(rng, height, width), (0, 0), log_uniform(rng, 0.5, max(1.0, 0.006 * unit_px(height, width)))
+    )
 
 
 def bumps(rng: np.random.Generator, height: int, width: int) -> Field:
@@ -76,7 +78,7 @@ def cells(rng: np.random.Generator, height: int, width: int) -> Field:
     if rng.random() < 0.5:
         return np.asarray(distance, np.float32)
     patches = rng.standard_normal(int(nearest.max()) + 1, dtype=np.float32)[nearest]
-    return cv2.GaussianBlur(patches, (0, 0), log_uniform(rng, 0.5, 0.01 * unit_px(height, width)))
+    return cv2.GaussianBlur(patches, (0, 0), log_uniform(rng, 0.5, max(1.0, 0.01 * unit_px(height, width))))
 
 
 FIELDS: Final[tuple[FieldMaker, ...]] = (
