@@ -21,7 +21,7 @@ MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 CROP_CONTEXT: Final = 0.2
 """Margin round a box on every side, as a share of its longer side; crops are square."""
-MIN_PROB: Final = 0.8
+MIN_PROB: Final = 0.9
 """What the product is asked for: on validation pictures a less likely label is wrong more often than right, or on no
 defect at all."""
 TEMPLATES: Final = ("a photo of a {}.", "a close-up photo of a {}.", "{}")
