@@ -23,6 +23,7 @@ from autolabel.candidates import Candidates, candidates, gates_of
 from autolabel.config import Recipe
 from autolabel.corrections import standing
 from autolabel.errors import UsageError
+from autolabel.evaluate import compare
 from autolabel.geometry import box_iou
 from autolabel.ontology import normalise
 from autolabel.stages.resolve import Gates
@@ -304,8 +305,6 @@ def _of_people(run: Run) -> Truths:
 
 def _of_file(run: Run, against: Path) -> Truths:
     """Objects of the images that a COCO file knows too; crowds are left out."""
-    from autolabel.evaluate import compare
-
     both = compare(run, against)
     records: dict[int, list[dict[str, Any]]] = {number: [] for number in range(1, len(both.paths) + 1)}
     for record in both.truths:
