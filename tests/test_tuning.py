@@ -247,6 +247,9 @@ def test_the_command_writes_a_recipe_that_resolve_and_run_take(
     assert said["expected"]["f"] > said["now"]["f"]
     text = (workspace / "tuned.toml").read_text()
     assert "images" not in text
+    assert command("tune", "--out", "recipes/tuned.toml", "--quiet")[0] == 0
+    assert (workspace / "recipes" / "tuned.toml").read_text() == text
+    assert "autolabel tune" in command("corrections")[1]
     code, out, _ = command("resolve", "--recipe", "tuned.toml", "--json")
     assert (code, json.loads(out)["labels"]) == (0, {"scratch": 40, "dent": said["now"]["misses"]})
     code, out, _ = command("tune")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.classifier_model import CROP_CONTEXT, IMAGE_SIZE, MEAN
-from training.dataset import BUCKETS, DISTRACTOR_NAMES, WORK, SceneStore
+from training.dataset import BUCKETS, DISTRACTOR_NAMES, WORK, SceneStore, draw_store
 from training.detector_data import recolour
 from training.generator import CLASS_NAMES, TRAINED, box_of, generate
 from training.natural import natural_size
@@ -154,8 +154,7 @@ class CropStream:
 
     def _stored(self) -> tuple[Image, int] | None:
         rng = self.rng
-        shares = np.array([len(store.finished()) for store in self.stores], np.float64)
-        store = self.stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        store = draw_store(rng, self.stores)
         index = int(rng.choice(store.finished()))
         labels = [int(k) for k in store.labels[index] if k >= 0]
         draw = rng.random()

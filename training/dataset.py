@@ -108,6 +108,12 @@ class SceneStore:
         self.windows[index] = windows
 
 
+def draw_store(rng: np.random.Generator, stores: Sequence[SceneStore]) -> SceneStore:
+    """Draw the store of the next picture: each of the pictures there are is as likely."""
+    counts = np.array([len(store.finished()) for store in stores], np.float64)
+    return stores[int(rng.choice(len(stores), p=counts / counts.sum()))]
+
+
 def _fill_chunk(bucket: Bucket, chunk: int) -> int:
     cv2.setNumThreads(1)
     store = SceneStore(bucket)

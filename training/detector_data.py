@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.dataset import BUCKETS, SceneStore
+from training.dataset import BUCKETS, SceneStore, draw_store
 from training.detector_loss import Padded, Truth
 from training.detector_model import load_tokenizer
 from training.generator import CLASS_NAMES
@@ -73,8 +73,7 @@ class DetectorBatches:
         """Make a batch of the size that suits ``progress`` (0 to 1)."""
         stores, tokenizer = _stores(), _tokenizer(self.tokenizer_folder)
         scale, size = size_at(self.sizes, progress)
-        shares = np.array([len(store.finished()) for store in stores], np.float64)
-        store = stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        store = draw_store(rng, stores)
         bucket = store.bucket
         upright = bool(rng.random() < 0.4)
         height = bucket.height

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.dataset import BUCKETS, SceneStore
+from training.dataset import BUCKETS, SceneStore, draw_store
 from training.detector_data import recolour
 from training.generator import CLASS_NAMES, box_of
 
@@ -62,8 +62,7 @@ class SegmenterBatches:
         """Make a batch of the size that suits ``progress`` (0 to 1)."""
         size, pictures = next((size, count) for until, size, count in self.sizes if progress <= until)
         stores = _stores()
-        shares = np.array([len(store.finished()) for store in stores], np.float64)
-        store = stores[int(rng.choice(len(shares), p=shares / shares.sum()))]
+        store = draw_store(rng, stores)
         finished = store.finished()
         pixels: list[NDArray[np.uint8]] = []
         owner, boxes, masks, labels = [], [], [], []

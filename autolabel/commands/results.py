@@ -153,7 +153,6 @@ def tune(run: Path | None, against: Path | None, beta: float, out: Path | None, 
     """
     import tomli_w
 
-    from autolabel.manifest import write_atomically
     from autolabel.tables import tuning_reasons, tuning_table
     from autolabel.tuning import tune as find
 
@@ -166,7 +165,8 @@ def tune(run: Path | None, against: Path | None, beta: float, out: Path | None, 
     for line in tuning_reasons(found):
         screen.say(line)
     if out is not None:
-        write_atomically(out, tomli_w.dumps(found.recipe(opened)).encode())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(tomli_w.dumps(found.recipe(opened)), encoding="utf-8")
         screen.say(f"recipe: [bold]{out}[/bold]; 'autolabel resolve --recipe {out}', and the next batch with the same")
     elif found.changed:
         screen.say("write a recipe with these thresholds by --out FILE.toml")

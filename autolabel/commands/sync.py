@@ -139,6 +139,7 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
     """
     from autolabel.agreement import agreement
     from autolabel.tables import agreement_table
+    from autolabel.tuning import FOLDS
     from autolabel.wording import counted
 
     screen, opened = screen_for(quiet, as_json), open_run(run)
@@ -151,7 +152,7 @@ def corrections(run: Path | None, quiet: bool, as_json: bool) -> None:
     people = ", ".join(f"{name} ({count})" for name, count in found.people)
     images = counted(found.complete, "images complete")
     screen.say(f"{images}, {found.skipped} skipped, {found.minutes:.1f} minutes; by {people}")
-    if found.complete:
+    if found.complete >= FOLDS:
         screen.say("'autolabel tune' finds the thresholds that fit them")
 
 

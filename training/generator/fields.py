@@ -19,6 +19,12 @@ def unit_px(height: int, width: int) -> float:
     return float(np.sqrt(height * width))
 
 
+def rgb_of(hue_deg: float, saturation: float, value: float) -> NDArray[np.float32]:
+    """Colour ``(3,)`` in 0..1 of a hue, a saturation and a value."""
+    hsv = np.array([[[hue_deg, saturation, value]]], np.float32)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
+
+
 def white(rng: np.random.Generator, height: int, width: int) -> Field:
     """Gaussian white noise, mean 0, standard deviation 1."""
     return rng.standard_normal((height, width), dtype=np.float32)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.generator.fields import Field, fractal, log_uniform, ramp, smooth, streaks, unit_px, white
+from training.generator.fields import Field, fractal, log_uniform, ramp, rgb_of, smooth, streaks, unit_px, white
 
 FieldMaker = Callable[[np.random.Generator, int, int], Field]
 
@@ -93,8 +93,7 @@ def imagined(rng: np.random.Generator, height: int, width: int) -> NDArray[np.fl
     layers = int(rng.integers(1, 5))
     strengths = np.array([log_uniform(rng, 0.008, 0.11) for _ in range(layers)])
     strengths *= min(1.0, MOST / float(np.sqrt((strengths**2).sum())))
-    hue, saturation, value = rng.uniform(0, 360), rng.beta(1.0, 2.5), rng.uniform(0.15, 0.9)
-    colour = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+    colour = rgb_of(rng.uniform(0, 360), rng.beta(1.0, 2.5), rng.uniform(0.15, 0.9))
     canvas = np.broadcast_to(colour, (height, width, 3)).astype(np.float32)
     for strength in strengths:
         field = FIELDS[int(rng.integers(len(FIELDS)))](rng, height, width)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.generator.fields import Field, fractal, ramp, smooth, streaks, unit_px, white
+from training.generator.fields import Field, fractal, ramp, rgb_of, smooth, streaks, unit_px, white
 from training.generator.imagined import imagined
 
 Canvas = NDArray[np.float32]
@@ -47,7 +47,7 @@ def painted(rng: np.random.Generator, height: int, width: int) -> Canvas:
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.02, 0.75), rng.uniform(0.35, 0.9)
     if rng.random() < 0.35:
         saturation = rng.uniform(0.0, 0.08)
-    rgb = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+    rgb = rgb_of(hue, saturation, value)
     peel = 1 + rng.uniform(0.005, 0.025) * smooth(rng, height, width, unit * rng.uniform(0.008, 0.02))
     peel += rng.uniform(0.01, 0.03) * fractal(rng, height, width, unit * 0.4, 3)
     return _tint(peel.astype(np.float32), (float(rgb[0]), float(rgb[1]), float(rgb[2])))
@@ -126,7 +126,7 @@ def fabric(rng: np.random.Generator, height: int, width: int) -> Canvas:
     weave += 0.5 * np.sin(xs * (2 * np.pi / period)) + 0.35 * streaks(rng, height, width, int(unit * 0.05), 0.0)
     tone = 1 + rng.uniform(0.04, 0.1) * weave
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.05, 0.5), rng.uniform(0.35, 0.8)
-    rgb = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+    rgb = rgb_of(hue, saturation, value)
     return _tint(tone.astype(np.float32), (float(rgb[0]), float(rgb[1]), float(rgb[2])))
 
 
@@ -186,7 +186,7 @@ def grained_plastic(rng: np.random.Generator, height: int, width: int) -> Canvas
     dark = rng.random() < 0.5
     hue, saturation = rng.uniform(0, 360), rng.uniform(0.0, 0.45)
     value = rng.uniform(0.12, 0.3) if dark else rng.uniform(0.4, 0.8)
-    rgb = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0]
+    rgb = rgb_of(hue, saturation, value)
     tone = 1 + rng.uniform(0.03, 0.09) * shade
     return _tint(tone.astype(np.float32), (float(rgb[0]), float(rgb[1]), float(rgb[2])))
 
