@@ -21,6 +21,25 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SHARED = Path(__file__).parents[2] / "shared"
+LATEST = Path(__file__).parents[1] / "runs" / ".latest"
+_KEPT = pytest.StashKey[bytes | None]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep which run was the last one here: tests that run in this folder would leave theirs to the next command."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_KEPT] = LATEST.read_bytes() if LATEST.is_file() else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Put it back, once all workers are done."""
+    if _KEPT not in session.config.stash:
+        return
+    kept = session.config.stash[_KEPT]
+    if kept is not None:
+        LATEST.write_bytes(kept)
+    else:
+        LATEST.unlink(missing_ok=True)
 
 
 @pytest.fixture
