@@ -43,9 +43,9 @@ class Bucket:
 
 
 BUCKETS: Final = (
-    Bucket("landscape", 512, 384, 24_000, TRAIN.start),
-    Bucket("square", 448, 448, 8_000, TRAIN.start + 1_000_000),
-    Bucket("imagined", 512, 384, 16_000, TRAIN.start + 3_000_000, "imagined"),
+    Bucket("landscape", 512, 384, 18_000, TRAIN.start),
+    Bucket("square", 448, 448, 6_000, TRAIN.start + 1_000_000),
+    Bucket("imagined", 512, 384, 24_000, TRAIN.start + 3_000_000, "imagined"),
 )
 """Files are sparse: only what ``--pictures`` asks for takes room (0.8 MB a picture)."""
 
