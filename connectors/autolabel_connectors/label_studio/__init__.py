@@ -25,10 +25,11 @@ class LabelStudioConnector:
 
     def push(self, run: Run, target: Target, options: PushOptions, on_step: OnStep) -> PushReport:
         """Bring the project up to date with the run, without touching tasks that people worked on."""
+        from autolabel_connectors.garbage import rare_collections
         from autolabel_connectors.label_studio.push import Push
         from autolabel_connectors.receipts import open_receipts
 
-        with self._api(target) as api, open_receipts(run.path, target.source) as receipts:
+        with rare_collections(), self._api(target) as api, open_receipts(run.path, target.source) as receipts:
             return Push(api, run, target, options, receipts, on_step).run_all()
 
     def pull(self, run: Run, target: Target, on_step: OnStep, *, dry_run: bool = False) -> PullReport:
